@@ -1,0 +1,7 @@
+//! One module for each command.
+
+pub(crate) mod bench;
+pub(crate) mod doctor;
+pub(crate) mod engine;
+pub(crate) mod generate;
+pub(crate) mod inspect;

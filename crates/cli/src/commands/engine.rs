@@ -1,0 +1,109 @@
+//! What was typed → a device, a model, a plan.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use kernels::Level;
+use pipeline::model::{Extras, Model};
+use tensor::{Cpu, Plan, Precision};
+
+use crate::args::{Engine, PrecisionArg};
+use crate::knobs;
+
+/// Name of the bundled model's folder.
+const BUNDLED: &str = "pocket-turbo";
+
+/// Cores of this machine that the process may use.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The CPU with this many threads, or one for each core.
+pub(crate) fn cpu(threads: Option<u16>) -> Result<Cpu> {
+    let level = match knobs::isa() {
+        Some(name) => {
+            let level: Level = name.parse().map_err(|e| anyhow::anyhow!("MIXDQ_ISA: {e}"))?;
+            let here = Level::available().contains(&level);
+            anyhow::ensure!(here, "MIXDQ_ISA: this CPU has no {name}; `mixdq doctor` lists what it has");
+            level
+        }
+        None => Level::detect(),
+    };
+    Ok(Cpu::new(threads.map_or_else(cores, usize::from), level))
+}
+
+/// The precision that is faster on this machine.
+pub(crate) fn faster(cpu: &Cpu) -> Precision {
+    if cpu.has_fast_bf16() { Precision::Bf16 } else { Precision::F32 }
+}
+
+/// The plan for what was typed.
+pub(crate) fn plan(typed: PrecisionArg, cpu: &Cpu) -> Plan {
+    Plan::uniform(match typed {
+        PrecisionArg::Auto => faster(cpu),
+        PrecisionArg::F32 => Precision::F32,
+        PrecisionArg::Bf16 => Precision::Bf16,
+    })
+}
+
+/// Open the model that was named, or the bundled one.
+pub(crate) fn model(typed: &Engine) -> Result<Model> {
+    let path = match &typed.model {
+        Some(path) => named(path),
+        None => bundled()?,
+    };
+    let loras = typed.lora.iter().map(|text| lora(text)).collect::<Result<_>>()?;
+    let vae = typed.vae.clone().or_else(|| typed.taesd.clone());
+    Ok(Model::open(&path, &Extras { vae, loras })?)
+}
+
+/// A path, or the name of a folder where models are kept.
+fn named(path: &Path) -> PathBuf {
+    let kept = knobs::models().map(|folder| folder.join(path));
+    kept.filter(|kept| !path.exists() && kept.exists()).unwrap_or_else(|| path.to_owned())
+}
+
+fn bundled() -> Result<PathBuf> {
+    let found = places().into_iter().map(|place| place.join(BUNDLED)).find(|path| path.is_dir());
+    found.context("no model: this version does not bundle one yet; name a diffusers folder or a .safetensors file with -m")
+}
+
+/// Where the bundled model may be, best first.
+fn places() -> Vec<PathBuf> {
+    let mut places: Vec<PathBuf> = knobs::models().into_iter().collect();
+    let binary = std::env::current_exe().ok().and_then(|path| path.canonicalize().ok());
+    if let Some(folder) = binary.as_deref().and_then(Path::parent) {
+        places.extend([folder.join("models"), folder.join("../share/mixdq/models")]);
+        // A source tree keeps the binary in target/release and its models at the root.
+        let roots = folder.ancestors().filter(|root| root.join("Cargo.toml").is_file());
+        places.extend(roots.map(|root| root.join("models")));
+    }
+    places
+}
+
+/// `FILE` or `FILE:SCALE`.
+fn lora(text: &str) -> Result<(PathBuf, f32)> {
+    match text.rsplit_once(':') {
+        Some((file, scale)) if !Path::new(text).exists() => {
+            let Ok(scale) = scale.parse::<f32>() else {
+                bail!("--lora {text}: {scale:?} is not a scale; write FILE:0.8")
+            };
+            anyhow::ensure!(scale.is_finite(), "--lora {text}: the scale must be finite");
+            Ok((file.into(), scale))
+        }
+        _ => Ok((text.into(), 1.0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lora;
+
+    #[test]
+    fn a_scale_follows_the_last_colon() {
+        assert_eq!(lora("a.safetensors:0.5").unwrap(), ("a.safetensors".into(), 0.5));
+        assert_eq!(lora("a.safetensors").unwrap(), ("a.safetensors".into(), 1.0));
+        assert!(lora("a.safetensors:much").is_err());
+        assert!(lora("a.safetensors:inf").is_err());
+    }
+}

@@ -1,0 +1,239 @@
+//! Sizes of the blocks of an attention, and the packing of its keys and values.
+
+use super::{AttentionShape, Heads};
+use crate::{
+    Cpu,
+    format::{ActivationFormat, Activations, PANEL},
+    isa::{Isa, LANES, SimdOp},
+    scratch,
+};
+
+/// Rows of queries of a chunk.
+const QUERIES: usize = 48;
+
+/// Bytes that a block of keys and one of values may take together.
+const BLOCK_BYTES: usize = 1 << 18;
+
+/// Sizes that follow from the shape and the number format.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    pub(super) shape: AttentionShape,
+    format: ActivationFormat,
+    /// Whether products of bf16 pairs are used.
+    bf16_dot: bool,
+}
+
+/// Packed keys and values of all heads.
+pub(super) struct Packed<'a> {
+    /// `[batch, heads, tokens / 64]` panels of `[head_dim, width]`, or of pairs.
+    pub(super) keys: &'a [u8],
+    /// `[batch, heads, tokens, padded head_dim]`, or pairs of tokens.
+    pub(super) values: &'a [u8],
+}
+
+impl Sizes {
+    pub(super) fn new(format: ActivationFormat, shape: &AttentionShape, cpu: &Cpu) -> Self {
+        let bf16_dot = format == ActivationFormat::Bf16
+            && cpu.has_bf16_dot()
+            && shape.head_dim.is_multiple_of(2);
+        Self { shape: *shape, format, bf16_dot }
+    }
+
+    pub(super) fn is_bf16_dot(&self) -> bool {
+        self.bf16_dot
+    }
+
+    /// Whether queries are widened into scratch.
+    pub(super) fn gathers_queries(&self) -> bool {
+        self.format == ActivationFormat::Bf16 && !self.bf16_dot
+    }
+
+    /// Bytes of a packed number.
+    pub(super) fn size(&self) -> usize {
+        if self.bf16_dot { 2 } else { 4 }
+    }
+
+    /// Elements of a head, padded to whole vectors.
+    pub(super) fn padded_dim(&self) -> usize {
+        self.shape.head_dim.next_multiple_of(LANES)
+    }
+
+    /// Rows of queries of a chunk.
+    pub(super) fn query_block(&self) -> usize {
+        QUERIES.min(self.shape.tokens_q).max(1)
+    }
+
+    /// Keys of a block, whole panels.
+    pub(super) fn key_block(&self) -> usize {
+        let panels = BLOCK_BYTES / (2 * self.padded_dim().max(1) * self.size() * PANEL);
+        panels.clamp(1, 8).min(self.panels().max(1)) * PANEL
+    }
+
+    /// Panels of keys per head.
+    pub(super) fn panels(&self) -> usize {
+        self.shape.tokens_k.div_ceil(PANEL)
+    }
+
+    /// Lanes of a panel of keys.
+    pub(super) fn width(&self, panel: usize) -> usize {
+        PANEL.min((self.shape.tokens_k - panel * PANEL).next_multiple_of(LANES))
+    }
+
+    /// Bytes of a panel of keys.
+    pub(super) fn key_panel_bytes(&self) -> usize {
+        self.shape.head_dim * PANEL * self.size()
+    }
+
+    /// Bytes of the values that belong to a panel of keys.
+    pub(super) fn value_panel_bytes(&self) -> usize {
+        self.padded_dim() * PANEL * self.size()
+    }
+
+    fn all_panels(&self) -> usize {
+        self.shape.batch.saturating_mul(self.shape.heads).saturating_mul(self.panels())
+    }
+
+    pub(super) fn keys_bytes(&self) -> usize {
+        self.all_panels().saturating_mul(self.key_panel_bytes())
+    }
+
+    pub(super) fn values_bytes(&self) -> usize {
+        self.all_panels().saturating_mul(self.value_panel_bytes())
+    }
+
+    /// Elements of the queries that are widened into scratch.
+    pub(super) fn queries_length(&self) -> usize {
+        if self.gathers_queries() { self.query_block() * self.shape.head_dim } else { 0 }
+    }
+
+    /// Scores of a block.
+    pub(super) fn scores_length(&self) -> usize {
+        self.query_block() * self.key_block()
+    }
+
+    /// Weights of a block in bf16.
+    pub(super) fn weights_length(&self) -> usize {
+        if self.bf16_dot { self.scores_length() } else { 0 }
+    }
+
+    /// Sums of values.
+    pub(super) fn sums_length(&self) -> usize {
+        self.query_block() * self.padded_dim()
+    }
+
+    pub(super) fn worker_bytes(&self) -> usize {
+        scratch::bytes(&[
+            self.queries_length() * 4,
+            self.scores_length() * 4,
+            self.weights_length() * 2,
+            self.sums_length() * 4,
+            self.query_block() * 8,
+        ])
+    }
+
+    /// The element at which the head starts that row `row` of `heads` has.
+    #[inline(always)]
+    pub(super) fn start(&self, heads: &Heads<'_>, row: usize, head: usize) -> usize {
+        heads.offset + row * heads.stride + head * self.shape.head_dim
+    }
+}
+
+/// Pack keys and values into their parts of the scratch.
+pub(super) fn pack(
+    cpu: &Cpu,
+    sizes: &Sizes,
+    [(k, keys), (v, values)]: [(Heads<'_>, &mut [u8]); 2],
+) {
+    let shape = &sizes.shape;
+    let pack = |which: Which, from: Heads<'_>, to: &mut [u8], length: usize| {
+        cpu.threads.run_pieces(to, length, |index, to| {
+            let (head, panel) = (index / sizes.panels(), index % sizes.panels());
+            let (batch, head) = (head / shape.heads, head % shape.heads);
+            let token = panel * PANEL;
+            let count = PANEL.min(shape.tokens_k - token);
+            let rows = (batch * shape.tokens_k + token, count);
+            cpu.eval(PackPanel { which, sizes, from, head, rows, width: sizes.width(panel), to });
+        });
+    };
+    pack(Which::Keys, k, keys, sizes.key_panel_bytes());
+    pack(Which::Values, v, values, sizes.value_panel_bytes());
+}
+
+#[derive(Clone, Copy)]
+enum Which {
+    Keys,
+    Values,
+}
+
+/// Packs the keys or values of one panel.
+struct PackPanel<'a> {
+    which: Which,
+    sizes: &'a Sizes,
+    from: Heads<'a>,
+    head: usize,
+    /// First row and number of rows.
+    rows: (usize, usize),
+    /// Lanes of the panel.
+    width: usize,
+    to: &'a mut [u8],
+}
+
+impl SimdOp for PackPanel<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let Self { which, sizes, from, head, rows: (first, count), width, to } = self;
+        let dim = sizes.shape.head_dim;
+        to.fill(0);
+        for i in 0..count {
+            let start = sizes.start(&from, first + i, head);
+            match (which, from.values) {
+                (Which::Keys, Activations::F32(values)) => {
+                    let column = bytemuck::cast_slice_mut::<u8, f32>(to)[i..].chunks_mut(width);
+                    for (to, &x) in column.zip(&values[start..start + dim]) {
+                        to[0] = x;
+                    }
+                }
+                (Which::Keys, Activations::Bf16(bits)) if sizes.is_bf16_dot() => {
+                    let column = bytemuck::cast_slice_mut::<u8, [u16; 2]>(to)[i..].chunks_mut(width);
+                    for (to, x) in column.zip(bits[start..start + dim].as_chunks::<2>().0) {
+                        to[0] = *x;
+                    }
+                }
+                (Which::Keys, Activations::Bf16(bits)) => {
+                    let column = bytemuck::cast_slice_mut::<u8, f32>(to)[i..].chunks_mut(width);
+                    for (to, &x) in column.zip(&bits[start..start + dim]) {
+                        to[0] = f32::from_bits(u32::from(x) << 16);
+                    }
+                }
+                (Which::Values, Activations::F32(values)) => {
+                    let padded = sizes.padded_dim();
+                    bytemuck::cast_slice_mut(to)[i * padded..][..dim]
+                        .copy_from_slice(&values[start..start + dim]);
+                }
+                (Which::Values, Activations::Bf16(bits)) if sizes.is_bf16_dot() => {
+                    let padded = sizes.padded_dim();
+                    let pairs = bytemuck::cast_slice_mut::<u8, [u16; 2]>(to);
+                    let row = &mut pairs[i / 2 * padded..][..dim];
+                    for (to, &x) in row.iter_mut().zip(&bits[start..start + dim]) {
+                        to[i % 2] = x;
+                    }
+                }
+                (Which::Values, Activations::Bf16(bits)) => {
+                    let padded = sizes.padded_dim();
+                    let row = &mut bytemuck::cast_slice_mut::<u8, f32>(to)[i * padded..][..dim];
+                    widen(isa, &bits[start..start + dim], row);
+                }
+            }
+        }
+    }
+}
+
+/// Widen bf16 numbers.
+#[inline(always)]
+pub(super) fn widen<I: Isa>(isa: I, from: &[u16], to: &mut [f32]) {
+    for (to, from) in to.chunks_mut(LANES).zip(from.chunks(LANES)) {
+        isa.write(isa.read_bf16(from), to);
+    }
+}

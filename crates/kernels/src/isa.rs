@@ -1,0 +1,260 @@
+//! Instruction sets, the tokens that prove them, and the dispatch between them.
+//!
+//! A type that implements [`Isa`] is a *token*: its value can only come from `detect`, so holding
+//! one proves that the CPU has the instructions. That proof is what the `SAFETY` comments of the
+//! submodules refer to. A vector has 16 lanes of `f32` on every instruction set; only the number
+//! of registers behind it differs. With the same lanes, the same fused multiply-adds and the same
+//! order of reduction, `f32` results are equal bit for bit on every instruction set.
+//!
+//! An operation is a struct that implements [`SimdOp`]; [`Simd::eval`] compiles its body once per
+//! token, inside a function that has the token's target features. Bodies and everything they call
+//! are `#[inline(always)]`: a function left out of line would lose the features, and each
+//! intrinsic would become a call.
+
+#![allow(unsafe_code, reason = "intrinsics are unsafe to call; the tokens make them safe")]
+
+mod level;
+mod scalar;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
+pub use level::{Level, Simd, UnknownLevel, run_on_every_isa};
+pub use scalar::Scalar;
+
+#[cfg(target_arch = "x86_64")]
+pub use {
+    avx2::Avx2,
+    avx512::{Avx512, Avx512Bf16},
+};
+
+#[cfg(target_arch = "aarch64")]
+pub use neon::Neon;
+
+/// Number of `f32` lanes of a vector.
+pub const LANES: usize = 16;
+
+/// The vector operations of one instruction set.
+///
+/// Lane-wise unless said otherwise; rounding is to nearest, ties to even.
+pub trait Isa: Copy + Send + Sync + 'static {
+    /// The level that this token proves.
+    const LEVEL: Level;
+
+    /// Rows of the register tile of a matrix product.
+    const TILE_ROWS: usize;
+
+    /// Vectors per row of the register tile: 1, 2 or 4.
+    const TILE_VECTORS: usize;
+
+    /// Sixteen lanes of `f32`.
+    type V: Copy;
+
+    /// All lanes equal to `x`.
+    fn splat(self, x: f32) -> Self::V;
+
+    /// The sixteen numbers of `from`.
+    fn load(self, from: &[f32; LANES]) -> Self::V;
+
+    /// Write all lanes to `to`.
+    fn store(self, v: Self::V, to: &mut [f32; LANES]);
+
+    /// `a + b`.
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// `a − b`.
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// `a · b`.
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// `a / b`.
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// `a · b + c`, rounded once.
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+
+    /// `a > b ? a : b`; `b` where either is not a number.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// `a < b ? a : b`; `b` where either is not a number.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// `a < b ? chosen[0] : chosen[1]`.
+    fn select_less(self, a: Self::V, b: Self::V, chosen: [Self::V; 2]) -> Self::V;
+
+    /// `a` without its sign.
+    fn abs(self, a: Self::V) -> Self::V;
+
+    /// `v · 2ⁿ`, rounded once, for integral `n` in −252..=254 and normal `v`.
+    fn scale_by_power_of_two(self, v: Self::V, n: Self::V) -> Self::V;
+
+    /// Sixteen bf16 numbers as `f32`.
+    fn widen_bf16(self, from: &[u16; LANES]) -> Self::V;
+
+    /// Round to bf16; what is not a number stays so.
+    fn narrow_bf16(self, v: Self::V, to: &mut [u16; LANES]);
+
+    /// Sixteen IEEE half-precision numbers as `f32`.
+    fn widen_f16(self, from: &[u16; LANES]) -> Self::V;
+
+    /// All lanes as an array.
+    #[inline(always)]
+    fn to_array(self, v: Self::V) -> [f32; LANES] {
+        let mut lanes = [0.0; LANES];
+        self.store(v, &mut lanes);
+        lanes
+    }
+
+    /// The first sixteen numbers of `from`, or all of them followed by zeros.
+    #[inline(always)]
+    fn read(self, from: &[f32]) -> Self::V {
+        if let Some(full) = from.first_chunk() {
+            return self.load(full);
+        }
+        let mut lanes = [0.0; LANES];
+        lanes[..from.len()].copy_from_slice(from);
+        self.load(&lanes)
+    }
+
+    /// Write as many lanes as `to` has room for.
+    #[inline(always)]
+    fn write(self, v: Self::V, to: &mut [f32]) {
+        if let Some(full) = to.first_chunk_mut() {
+            return self.store(v, full);
+        }
+        let n = to.len();
+        to.copy_from_slice(&self.to_array(v)[..n]);
+    }
+
+    /// [`Isa::read`] of bf16 numbers.
+    #[inline(always)]
+    fn read_bf16(self, from: &[u16]) -> Self::V {
+        if let Some(full) = from.first_chunk() {
+            return self.widen_bf16(full);
+        }
+        self.widen_bf16(&padded(from))
+    }
+
+    /// [`Isa::write`] of bf16 numbers.
+    #[inline(always)]
+    fn write_bf16(self, v: Self::V, to: &mut [u16]) {
+        if let Some(full) = to.first_chunk_mut() {
+            return self.narrow_bf16(v, full);
+        }
+        let mut lanes = [0; LANES];
+        self.narrow_bf16(v, &mut lanes);
+        let n = to.len();
+        to.copy_from_slice(&lanes[..n]);
+    }
+
+    /// [`Isa::read`] of half-precision numbers.
+    #[inline(always)]
+    fn read_f16(self, from: &[u16]) -> Self::V {
+        if let Some(full) = from.first_chunk() {
+            return self.widen_f16(full);
+        }
+        self.widen_f16(&padded(from))
+    }
+
+    /// Sum of all lanes: halves are added lane by lane until one is left.
+    #[inline(always)]
+    fn reduce_add(self, v: Self::V) -> f32 {
+        fold(self.to_array(v), |a, b| a + b)
+    }
+
+    /// Greatest lane, in the order of [`Isa::reduce_add`].
+    #[inline(always)]
+    fn reduce_max(self, v: Self::V) -> f32 {
+        fold(self.to_array(v), |a, b| if a > b { a } else { b })
+    }
+}
+
+/// Instruction sets that multiply pairs of bf16 numbers.
+pub trait Bf16Dot: Isa {
+    /// `acc[i] + a[2i] · b[2i] + a[2i + 1] · b[2i + 1]`, where the vectors `a` and `b` hold
+    /// 32 bf16 numbers each, two per lane, the first in the lower half.
+    fn dot_bf16(self, acc: Self::V, a: Self::V, b: Self::V) -> Self::V;
+}
+
+/// A computation that can be compiled for any [`Isa`].
+pub trait SimdOp: Sized {
+    /// The result of the computation.
+    type Output;
+
+    /// The computation itself. Mark the implementation `#[inline(always)]`, so that its body is
+    /// compiled with the features of its caller.
+    fn eval<I: Isa>(self, isa: I) -> Self::Output;
+}
+
+/// A computation that needs products of bf16 numbers.
+pub trait Bf16Op: Sized {
+    /// The result of the computation.
+    type Output;
+
+    /// The computation itself, marked `#[inline(always)]` as in [`SimdOp::eval`].
+    fn eval<I: Bf16Dot>(self, isa: I) -> Self::Output;
+}
+
+#[inline(always)]
+fn padded(from: &[u16]) -> [u16; LANES] {
+    let mut lanes = [0; LANES];
+    lanes[..from.len()].copy_from_slice(from);
+    lanes
+}
+
+#[inline(always)]
+fn fold(v: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let eight: [f32; 8] = std::array::from_fn(|i| f(v[i], v[i + 8]));
+    let four: [f32; 4] = std::array::from_fn(|i| f(eight[i], eight[i + 4]));
+    f(f(four[0], four[2]), f(four[1], four[3]))
+}
+
+/// Declare a token: the features it stands for, how to detect them, and the function that enables
+/// them around an operation. One list serves all three, so they cannot drift apart.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! token {
+    ($(#[$doc:meta])* $name:ident, $detect:ident: $($feature:tt),+) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug)]
+        pub struct $name(());
+
+        impl $name {
+            /// The token, if this CPU has the instructions.
+            pub fn detect() -> Option<Self> {
+                ($(std::arch::$detect!($feature))&&+).then_some(Self(()))
+            }
+
+            /// Evaluate `op` with the features of this token enabled.
+            pub fn eval<O: $crate::isa::SimdOp>(self, op: O) -> O::Output {
+                $(#[target_feature(enable = $feature)])+
+                fn enabled<O: $crate::isa::SimdOp>(isa: $name, op: O) -> O::Output {
+                    op.eval(isa)
+                }
+                // SAFETY: `self` proves that the CPU has the features enabled here.
+                unsafe { enabled(self, op) }
+            }
+        }
+    };
+}
+
+/// Implement operations that are one intrinsic each on one register each.
+#[cfg(target_arch = "x86_64")]
+macro_rules! intrinsics {
+    ($($name:ident($($arg:ident: $ty:ty),*) -> $ret:ty = $intrinsic:ident;)+) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: $ty),*) -> $ret {
+            // SAFETY: `self` proves that the CPU has the instruction.
+            unsafe { $intrinsic($($arg),*) }
+        }
+    )+};
+}
+
+#[cfg(target_arch = "x86_64")]
+use intrinsics;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use token;

@@ -1,0 +1,170 @@
+//! AVX2, FMA and F16C: two 256-bit registers per vector; x86-64 since 2013.
+
+use std::arch::x86_64::{
+    __m128i, __m256, __m256i, _CMP_LT_OQ, _CMP_UNORD_Q, _mm_loadu_si128, _mm256_add_epi32,
+    _mm256_add_ps, _mm256_and_ps, _mm256_and_si256, _mm256_blendv_ps, _mm256_castps_si256,
+    _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32,
+    _mm256_div_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps,
+    _mm256_or_si256, _mm256_packus_epi32, _mm256_permute4x64_epi64, _mm256_set1_epi32,
+    _mm256_set1_ps, _mm256_slli_epi32, _mm256_srli_epi32, _mm256_storeu_ps, _mm256_storeu_si256,
+    _mm256_sub_ps, _mm256_round_ps, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT,
+};
+
+use super::{Isa, LANES, Level, token};
+
+token! {
+    /// Proof that the CPU has AVX2, FMA and F16C.
+    Avx2, is_x86_feature_detected: "avx2", "fma", "f16c"
+}
+
+type V = [__m256; 2];
+
+/// Implement operations that are one intrinsic on each register.
+macro_rules! lanewise {
+    ($($name:ident($($arg:ident),*) = $intrinsic:ident;)+) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: V),*) -> V {
+            // SAFETY: `self` proves that the CPU has the instruction.
+            unsafe { [$intrinsic($($arg[0]),*), $intrinsic($($arg[1]),*)] }
+        }
+    )+};
+}
+
+impl Isa for Avx2 {
+    const LEVEL: Level = Level::Avx2;
+    const TILE_ROWS: usize = 6;
+    const TILE_VECTORS: usize = 1;
+
+    type V = V;
+
+    lanewise! {
+        add(a, b) = _mm256_add_ps;
+        sub(a, b) = _mm256_sub_ps;
+        mul(a, b) = _mm256_mul_ps;
+        div(a, b) = _mm256_div_ps;
+        fma(a, b, c) = _mm256_fmadd_ps;
+        max(a, b) = _mm256_max_ps;
+        min(a, b) = _mm256_min_ps;
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> V {
+        // SAFETY: `self` proves that the CPU has AVX.
+        unsafe { [_mm256_set1_ps(x); 2] }
+    }
+
+    #[inline(always)]
+    fn load(self, from: &[f32; LANES]) -> V {
+        // SAFETY: 16 floats are readable, and `self` proves that the CPU has AVX.
+        unsafe { [_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))] }
+    }
+
+    #[inline(always)]
+    fn store(self, v: V, to: &mut [f32; LANES]) {
+        // SAFETY: 16 floats are writable, and `self` proves that the CPU has AVX.
+        unsafe {
+            _mm256_storeu_ps(to.as_mut_ptr(), v[0]);
+            _mm256_storeu_ps(to.as_mut_ptr().add(8), v[1]);
+        }
+    }
+
+    #[inline(always)]
+    fn select_less(self, a: V, b: V, [then, otherwise]: [V; 2]) -> V {
+        std::array::from_fn(|i| {
+            // SAFETY: `self` proves that the CPU has AVX.
+            unsafe {
+                _mm256_blendv_ps(otherwise[i], then[i], _mm256_cmp_ps::<_CMP_LT_OQ>(a[i], b[i]))
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn abs(self, a: V) -> V {
+        // SAFETY: `self` proves that the CPU has AVX.
+        a.map(|a| unsafe { _mm256_and_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fff_ffff))) })
+    }
+
+    #[inline(always)]
+    fn scale_by_power_of_two(self, v: V, n: V) -> V {
+        std::array::from_fn(|i| {
+            // SAFETY: `self` proves that the CPU has AVX2.
+            unsafe {
+                // Two factors, because 2ⁿ itself may be out of range; only the second rounds.
+                let half = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(
+                    _mm256_mul_ps(n[i], _mm256_set1_ps(0.5)),
+                );
+                let rest = _mm256_sub_ps(n[i], half);
+                _mm256_mul_ps(_mm256_mul_ps(v[i], power_of_two(half)), power_of_two(rest))
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn widen_bf16(self, from: &[u16; LANES]) -> V {
+        // SAFETY: both halves are eight readable numbers; `self` proves that the CPU has AVX2.
+        unsafe {
+            [0, 8].map(|start| {
+                let bits = _mm_loadu_si128(from.as_ptr().add(start).cast::<__m128i>());
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits)))
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn narrow_bf16(self, v: V, to: &mut [u16; LANES]) {
+        // SAFETY: 16 numbers are writable; `self` proves that the CPU has AVX2.
+        unsafe {
+            let [low, high] = v.map(|v| round_to_bf16(v));
+            // The pack works within 128-bit halves; the permutation puts them in order.
+            let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high));
+            _mm256_storeu_si256(to.as_mut_ptr().cast::<__m256i>(), packed);
+        }
+    }
+
+    #[inline(always)]
+    fn widen_f16(self, from: &[u16; LANES]) -> V {
+        // SAFETY: both halves are eight readable numbers; `self` proves that the CPU has F16C.
+        unsafe {
+            [0, 8].map(|start| {
+                _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().add(start).cast::<__m128i>()))
+            })
+        }
+    }
+}
+
+/// `2ⁿ` for integral `n` in −126..=127.
+///
+/// # Safety
+///
+/// The CPU must have AVX2.
+#[inline(always)]
+unsafe fn power_of_two(n: __m256) -> __m256 {
+    // SAFETY: the caller guarantees AVX2.
+    unsafe {
+        let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+        _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+    }
+}
+
+/// The bf16 bits of each lane in its lower half.
+///
+/// # Safety
+///
+/// The CPU must have AVX2.
+#[inline(always)]
+unsafe fn round_to_bf16(v: __m256) -> __m256i {
+    // SAFETY: the caller guarantees AVX2.
+    unsafe {
+        let bits = _mm256_castps_si256(v);
+        let top = _mm256_srli_epi32::<16>(bits);
+        let odd = _mm256_and_si256(top, _mm256_set1_epi32(1));
+        let bias = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+        let rounded = _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, bias));
+        // A mantissa cut to zero would turn "not a number" into infinity: set its quiet bit.
+        let quiet = _mm256_or_si256(top, _mm256_set1_epi32(0x40));
+        let unordered = _mm256_cmp_ps::<_CMP_UNORD_Q>(v, v);
+        let chosen =
+            _mm256_blendv_ps(_mm256_castsi256_ps(rounded), _mm256_castsi256_ps(quiet), unordered);
+        _mm256_castps_si256(chosen)
+    }
+}

@@ -1,0 +1,184 @@
+//! Levels: the instruction sets by name, and the one that was chosen at run time.
+
+use std::{fmt, str::FromStr};
+
+#[cfg(target_arch = "aarch64")]
+use super::Neon;
+use super::{Bf16Op, Scalar, SimdOp};
+#[cfg(target_arch = "x86_64")]
+use super::{Avx2, Avx512, Avx512Bf16};
+
+/// The name of an instruction set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// Plain Rust; every CPU has it.
+    Scalar,
+    /// x86-64 with AVX2, FMA and F16C.
+    Avx2,
+    /// x86-64 with AVX-512 F, BW, VL and DQ.
+    Avx512,
+    /// [`Level::Avx512`] with products of bf16 pairs.
+    Avx512Bf16,
+    /// 64-bit ARM.
+    Neon,
+}
+
+impl Level {
+    /// Every level, the slowest first.
+    pub const ALL: [Self; 5] =
+        [Self::Scalar, Self::Avx2, Self::Avx512, Self::Avx512Bf16, Self::Neon];
+
+    /// The fastest level of this CPU.
+    pub fn detect() -> Self {
+        Self::available().last().copied().unwrap_or(Self::Scalar)
+    }
+
+    /// The levels of this CPU, the slowest first.
+    pub fn available() -> Vec<Self> {
+        Self::ALL.into_iter().filter(|&level| Simd::new(level).is_some()).collect()
+    }
+
+    /// The name that [`Level::from_str`] reads.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+            Self::Avx512Bf16 => "avx512bf16",
+            Self::Neon => "neon",
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A text that names no level.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown instruction set {0:?}; use scalar, avx2, avx512, avx512bf16 or neon")]
+pub struct UnknownLevel(pub String);
+
+impl FromStr for Level {
+    type Err = UnknownLevel;
+
+    fn from_str(name: &str) -> Result<Self, UnknownLevel> {
+        let found = Self::ALL.into_iter().find(|level| level.name() == name);
+        found.ok_or_else(|| UnknownLevel(name.to_owned()))
+    }
+}
+
+/// A token of some level: the proof that this CPU has it.
+#[derive(Clone, Copy, Debug)]
+pub enum Simd {
+    /// The token of [`Level::Scalar`].
+    Scalar(Scalar),
+    /// The token of [`Level::Avx2`].
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    /// The token of [`Level::Avx512`].
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+    /// The token of [`Level::Avx512Bf16`].
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16(Avx512Bf16),
+    /// The token of [`Level::Neon`].
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
+}
+
+impl Simd {
+    /// The token of `level`, if this CPU has it.
+    pub fn new(level: Level) -> Option<Self> {
+        match level {
+            Level::Scalar => Some(Self::Scalar(Scalar)),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => Avx2::detect().map(Self::Avx2),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => Avx512::detect().map(Self::Avx512),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Bf16 => Avx512Bf16::detect().map(Self::Avx512Bf16),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => Neon::detect().map(Self::Neon),
+            #[cfg(target_arch = "x86_64")]
+            Level::Neon => None,
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => None,
+        }
+    }
+
+    /// The level that this token proves.
+    pub fn level(self) -> Level {
+        match self {
+            Self::Scalar(_) => Level::Scalar,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => Level::Avx2,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => Level::Avx512,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16(_) => Level::Avx512Bf16,
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(_) => Level::Neon,
+        }
+    }
+
+    /// Evaluate `op` with this instruction set.
+    pub fn eval<O: SimdOp>(self, op: O) -> O::Output {
+        match self {
+            Self::Scalar(isa) => op.eval(isa),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(isa) => isa.eval(op),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(isa) => isa.eval(op),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16(isa) => isa.eval(op),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(isa) => isa.eval(op),
+        }
+    }
+
+    /// Evaluate `op` if this instruction set multiplies bf16 pairs, else give it back.
+    ///
+    /// # Errors
+    ///
+    /// Returns `op` itself, so that the caller can take another way.
+    pub fn eval_bf16<O: Bf16Op>(self, op: O) -> Result<O::Output, O> {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16(isa) => Ok(isa.eval_bf16(op)),
+            _ => Err(op),
+        }
+    }
+
+    /// Whether [`Simd::eval_bf16`] evaluates.
+    pub fn has_bf16_dot(self) -> bool {
+        self.level() == Level::Avx512Bf16
+    }
+}
+
+/// Evaluate `op` once per instruction set that this CPU has, for tests and benchmarks.
+pub fn run_on_every_isa<O: SimdOp + Clone>(op: &O) -> Vec<(Level, O::Output)> {
+    let tokens = Level::ALL.into_iter().filter_map(Simd::new);
+    tokens.map(|simd| (simd.level(), simd.eval(op.clone()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Level, Simd};
+
+    #[test]
+    fn names_are_read_back() {
+        for level in Level::ALL {
+            assert_eq!(level.name().parse(), Ok(level));
+        }
+        assert!("sse9".parse::<Level>().unwrap_err().to_string().contains("use scalar"));
+    }
+
+    #[test]
+    fn the_scalar_level_is_always_there() {
+        assert_eq!(Level::available()[0], Level::Scalar);
+        assert_eq!(Simd::new(Level::detect()).map(Simd::level), Some(Level::detect()));
+    }
+}

@@ -1,0 +1,114 @@
+//! Plain Rust, one lane at a time: the definition that the other instruction sets reproduce.
+
+use half::{bf16, f16};
+
+use super::{Isa, LANES, Level};
+
+/// The instruction set that every CPU has.
+#[derive(Clone, Copy, Debug)]
+pub struct Scalar;
+
+type V = [f32; LANES];
+
+#[inline(always)]
+fn map2(a: V, b: V, f: impl Fn(f32, f32) -> f32) -> V {
+    std::array::from_fn(|i| f(a[i], b[i]))
+}
+
+/// `2ⁿ` for integral `n` in −126..=127.
+#[inline(always)]
+fn power_of_two(n: f32) -> f32 {
+    f32::from_bits(((n as i32).wrapping_add(127) << 23) as u32)
+}
+
+impl Isa for Scalar {
+    const LEVEL: Level = Level::Scalar;
+    const TILE_ROWS: usize = 4;
+    const TILE_VECTORS: usize = 1;
+
+    type V = V;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> V {
+        [x; LANES]
+    }
+
+    #[inline(always)]
+    fn load(self, from: &V) -> V {
+        *from
+    }
+
+    #[inline(always)]
+    fn store(self, v: V, to: &mut V) {
+        *to = v;
+    }
+
+    #[inline(always)]
+    fn add(self, a: V, b: V) -> V {
+        map2(a, b, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn sub(self, a: V, b: V) -> V {
+        map2(a, b, |a, b| a - b)
+    }
+
+    #[inline(always)]
+    fn mul(self, a: V, b: V) -> V {
+        map2(a, b, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    fn div(self, a: V, b: V) -> V {
+        map2(a, b, |a, b| a / b)
+    }
+
+    #[inline(always)]
+    fn fma(self, a: V, b: V, c: V) -> V {
+        std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+    }
+
+    #[inline(always)]
+    fn max(self, a: V, b: V) -> V {
+        map2(a, b, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn min(self, a: V, b: V) -> V {
+        map2(a, b, |a, b| if a < b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn select_less(self, a: V, b: V, [then, otherwise]: [V; 2]) -> V {
+        std::array::from_fn(|i| if a[i] < b[i] { then[i] } else { otherwise[i] })
+    }
+
+    #[inline(always)]
+    fn abs(self, a: V) -> V {
+        a.map(f32::abs)
+    }
+
+    #[inline(always)]
+    fn scale_by_power_of_two(self, v: V, n: V) -> V {
+        // Two factors, because 2ⁿ itself may be out of range; only the second product rounds.
+        map2(v, n, |v, n| {
+            let half = (n * 0.5).round_ties_even();
+            v * power_of_two(half) * power_of_two(n - half)
+        })
+    }
+
+    #[inline(always)]
+    fn widen_bf16(self, from: &[u16; LANES]) -> V {
+        from.map(|bits| f32::from_bits(u32::from(bits) << 16))
+    }
+
+    #[inline(always)]
+    fn narrow_bf16(self, v: V, to: &mut [u16; LANES]) {
+        *to = v.map(|x| bf16::from_f32(x).to_bits());
+    }
+
+    #[inline(always)]
+    fn widen_f16(self, from: &[u16; LANES]) -> V {
+        from.map(|bits| f16::from_bits(bits).to_f32_const())
+    }
+}

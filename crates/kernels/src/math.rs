@@ -1,0 +1,132 @@
+//! Functions of vectors: the exponential and what is built on it.
+//!
+//! All are the same polynomials on every instruction set, so their results are equal bit for bit.
+
+use crate::isa::Isa;
+
+/// `2^23 · 1.5`: adding and subtracting it rounds a small number to an integer.
+const ROUND: f32 = 12_582_912.0;
+
+/// `c[0] + c[1] x + c[2] x² + …`.
+#[inline(always)]
+fn polynomial<I: Isa, const N: usize>(isa: I, x: I::V, c: [f32; N]) -> I::V {
+    let mut sum = isa.splat(c[N - 1]);
+    for &c in c[..N - 1].iter().rev() {
+        sum = isa.fma(sum, x, isa.splat(c));
+    }
+    sum
+}
+
+/// `eˣ` to about one unit in the last place; infinite from 88.73, gradually zero below −87.3.
+///
+/// `x = n ln 2 + r` with integral `n`, so that `eˣ = 2ⁿ eʳ`, and `eʳ` is a polynomial on
+/// `|r| ≤ ln 2 / 2`. `n ln 2` is subtracted in two parts, the first of which is exact.
+#[inline(always)]
+pub fn exp<I: Isa>(isa: I, x: I::V) -> I::V {
+    // The bound comes first in `min`, so that what is not a number stays so.
+    let x = isa.max(isa.splat(-110.0), isa.min(isa.splat(90.0), x));
+    let n = isa.fma(x, isa.splat(std::f32::consts::LOG2_E), isa.splat(ROUND));
+    let n = isa.sub(n, isa.splat(ROUND));
+    let r = isa.fma(n, isa.splat(-0.693_359_4), x);
+    let r = isa.fma(n, isa.splat(2.121_944_4e-4), r);
+    let tail = polynomial(
+        isa,
+        r,
+        [0.5, 1.666_666_5e-1, 4.166_579_6e-2, 8.333_452e-3, 1.398_199_9e-3, 1.987_569_1e-4],
+    );
+    let one_plus_r = isa.add(isa.splat(1.0), r);
+    let e = isa.fma(isa.mul(r, r), tail, one_plus_r);
+    isa.scale_by_power_of_two(e, n)
+}
+
+/// `1 / (1 + e⁻ˣ)`.
+#[inline(always)]
+pub fn sigmoid<I: Isa>(isa: I, x: I::V) -> I::V {
+    let one = isa.splat(1.0);
+    isa.div(one, isa.add(one, exp(isa, isa.sub(isa.splat(0.0), x))))
+}
+
+/// `x / (1 + e⁻ˣ)`.
+#[inline(always)]
+pub fn silu<I: Isa>(isa: I, x: I::V) -> I::V {
+    isa.div(x, isa.add(isa.splat(1.0), exp(isa, isa.sub(isa.splat(0.0), x))))
+}
+
+/// `tanh x`, accurate relative to itself also near zero.
+#[inline(always)]
+pub fn tanh<I: Isa>(isa: I, x: I::V) -> I::V {
+    let one = isa.splat(1.0);
+    let two = isa.splat(2.0);
+    let large = isa.sub(one, isa.div(two, isa.add(exp(isa, isa.mul(two, x)), one)));
+    let square = isa.mul(x, x);
+    let series = polynomial(
+        isa,
+        square,
+        [-0.333_332_8, 0.133_314_42, -5.373_971_6e-2, 2.063_908_9e-2, -5.704_988_6e-3],
+    );
+    let small = isa.fma(isa.mul(x, square), series, x);
+    isa.select_less(isa.abs(x), isa.splat(0.625), [small, large])
+}
+
+/// The error function, to 1e-7 absolute.
+///
+/// An odd polynomial up to 0.95; from there `1 − exp(p(|x|))`, where `p` approximates the
+/// logarithm of `1 − erf`. Both were fitted to minimise the greatest error.
+#[inline(always)]
+pub fn erf<I: Isa>(isa: I, x: I::V) -> I::V {
+    let a = isa.min(isa.splat(4.0), isa.abs(x));
+    let series = polynomial(
+        isa,
+        isa.mul(x, x),
+        [0.128_379_03, -0.376_122_03, 0.112_798_43, -0.026_712_053, 0.004_927_23, -0.000_570_141_8],
+    );
+    let small = isa.fma(x, series, x);
+    let log = polynomial(
+        isa,
+        a,
+        [
+            -0.000_256_446_22,
+            -1.127_426,
+            -0.637_600_06,
+            -0.103_566_885,
+            0.022_051_996,
+            -0.002_999_540_2,
+            0.000_191_504_1,
+        ],
+    );
+    let large = isa.sub(isa.splat(1.0), exp(isa, log));
+    let negative = isa.sub(isa.splat(0.0), large);
+    let large = isa.select_less(x, isa.splat(0.0), [negative, large]);
+    isa.select_less(a, isa.splat(0.95), [small, large])
+}
+
+/// `x/2 (1 + erf(x / √2))`.
+#[inline(always)]
+pub fn gelu<I: Isa>(isa: I, x: I::V) -> I::V {
+    let e = erf(isa, isa.mul(x, isa.splat(std::f32::consts::FRAC_1_SQRT_2)));
+    let half = isa.mul(x, isa.splat(0.5));
+    isa.fma(half, e, half)
+}
+
+/// `x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))`.
+#[inline(always)]
+pub fn gelu_tanh<I: Isa>(isa: I, x: I::V) -> I::V {
+    let cube = isa.mul(isa.mul(x, x), x);
+    let inner = isa.fma(isa.splat(0.044_715), cube, x);
+    let t = tanh(isa, isa.mul(isa.splat(0.797_884_6), inner));
+    let half = isa.mul(x, isa.splat(0.5));
+    isa.fma(half, t, half)
+}
+
+/// `x · sigmoid(1.702 x)`.
+#[inline(always)]
+pub fn quick_gelu<I: Isa>(isa: I, x: I::V) -> I::V {
+    let e = exp(isa, isa.mul(isa.splat(-1.702), x));
+    isa.div(x, isa.add(isa.splat(1.0), e))
+}
+
+/// `max(x, 0)`; what is not a number stays so.
+#[inline(always)]
+pub fn relu<I: Isa>(isa: I, x: I::V) -> I::V {
+    isa.max(isa.splat(0.0), x)
+}

@@ -1,0 +1,183 @@
+//! One chunk of a matrix product: a panel times a block of rows.
+
+use std::ops::Range;
+
+use super::{
+    Arithmetic, Epilogue, Fma, Geometry, PairDot, Strip, multiply,
+    plan::Plan,
+    rows::{Block, RowTable},
+};
+use crate::{
+    format::{Activations, PANEL, PanelFormat, PanelLayout, Panels},
+    isa::{Bf16Dot, Bf16Op, Isa, LANES, SimdOp},
+    matmul::Gate,
+    scratch::Scratch,
+    threads::OutputTile,
+};
+
+/// The work of one call.
+pub(super) struct Chunk<'a, 't> {
+    pub(super) input: &'a Activations<'a>,
+    pub(super) geometry: &'a Geometry,
+    pub(super) weights: Panels<'a>,
+    pub(super) epilogue: &'a Epilogue<'a>,
+    pub(super) plan: &'a Plan,
+    /// A row of zeros.
+    pub(super) blank: &'a [u8],
+    pub(super) output: OutputTile<'t>,
+    pub(super) workspace: &'t mut [u8],
+}
+
+impl SimdOp for Chunk<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        self.compute(isa, Fma);
+    }
+}
+
+impl Bf16Op for Chunk<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Bf16Dot>(self, isa: I) {
+        self.compute(isa, PairDot);
+    }
+}
+
+impl Chunk<'_, '_> {
+    #[inline(always)]
+    fn compute<I: Isa, A: Arithmetic<I>>(self, isa: I, arithmetic: A) {
+        let Self { input, geometry, weights, epilogue, plan, blank, mut output, workspace } = self;
+        let layout = weights.layout;
+        let column_block = if epilogue.gate == Gate::None { PANEL } else { PANEL / 2 };
+        let panel = output.cell.columns.start / column_block;
+        let width = layout.width(panel);
+        let bytes = &weights.bytes[layout.range(panel)];
+        let count = output.cell.rows.len();
+
+        let mut scratch = Scratch::new(workspace);
+        let table = scratch.take(plan.table_length());
+        let table = RowTable::new(geometry, (output.cell.rows.start, count), table);
+        let sums = scratch.take::<f32>(plan.partial_length());
+        if layout.depth() == 0 {
+            sums.fill(0.0);
+        }
+        let widened = scratch.take::<f32>(plan.widened_length());
+        let gathered = scratch.take::<f32>(plan.gathered_length());
+
+        let size = if plan.is_bf16_dot() { 2 } else { 4 };
+        let raw = match *input {
+            Activations::F32(values) => bytemuck::cast_slice::<f32, u8>(values),
+            Activations::Bf16(values) => bytemuck::cast_slice(values),
+        };
+        let blocks = Blocks { layout, plan };
+        for (block, is_first) in blocks.iter() {
+            let b = if plan.widens_panels() {
+                widen(isa, (&layout, width), &block, (bytes, widened));
+                &*widened
+            } else {
+                let row = width * layout.format.size();
+                let first = block.taps.start * layout.padded_channels() + block.channels.start;
+                bytemuck::cast_slice(&bytes[first * row..])
+            };
+            let depth = block.channels.len() * size;
+            let strip = |groups, segments| Strip {
+                groups,
+                segments,
+                b,
+                b_stride: width / LANES,
+                vectors: width / LANES,
+                accumulate: !is_first,
+            };
+            let gather_depth = block.taps.len() * block.channels.len();
+            if plan.is_gathered() {
+                table.gather(isa, (input, &block), gathered);
+            }
+            for rows in tiles(count, I::TILE_ROWS) {
+                let sums = (&mut sums[rows.start * width..rows.end * width], width / LANES);
+                if plan.is_gathered() {
+                    let gathered = bytemuck::cast_slice::<f32, u8>(gathered);
+                    let row = |_, r| &gathered[(rows.start + r) * gather_depth * 4..];
+                    let strip = strip(gather_depth, 1);
+                    multiply((isa, arithmetic), &strip, (rows.len(), row), sums);
+                } else {
+                    let row = |segment, r| {
+                        match table.start(block.taps.start + segment, rows.start + r) {
+                            Some(start) => &raw[(start + block.channels.start) * size..],
+                            None => blank,
+                        }
+                    };
+                    let strip = strip(depth / 4, block.taps.len());
+                    multiply((isa, arithmetic), &strip, (rows.len(), row), sums);
+                }
+            }
+        }
+        epilogue.finish(isa, &mut output, (0..count, &sums[..count * width], width));
+    }
+}
+
+/// The blocks of `k` in order.
+struct Blocks<'a> {
+    layout: PanelLayout,
+    plan: &'a Plan,
+}
+
+impl Blocks<'_> {
+    /// Each block, and whether it is the first.
+    fn iter(&self) -> impl Iterator<Item = (Block, bool)> {
+        let PanelLayout { taps, channels, .. } = self.layout;
+        let Plan { tap_block, channel_block, .. } = *self.plan;
+        (0..taps).step_by(tap_block).flat_map(move |tap| {
+            (0..channels).step_by(channel_block).map(move |channel| {
+                let block = Block {
+                    taps: tap..taps.min(tap + tap_block),
+                    channels: channel..channels.min(channel + channel_block),
+                };
+                (block, (tap, channel) == (0, 0))
+            })
+        })
+    }
+}
+
+/// Cut `count` rows into tiles of at most `most` rows and nearly equal size.
+pub(crate) fn tiles(count: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let tiles = count.div_ceil(most).max(1);
+    let (rows, longer) = (count / tiles, count % tiles);
+    (0..tiles).map(move |tile| {
+        let start = tile * rows + tile.min(longer);
+        start..start + rows + usize::from(tile < longer)
+    })
+}
+
+/// Widen a block of a panel to `[k, width]` of `f32`, leaving out padding.
+#[inline(always)]
+fn widen<I: Isa>(
+    isa: I,
+    (layout, width): (&PanelLayout, usize),
+    block: &Block,
+    (bytes, to): (&[u8], &mut [f32]),
+) {
+    let channels = block.channels.len();
+    for (tap, to) in block.taps.clone().zip(to.chunks_exact_mut(channels * width)) {
+        let first = tap * layout.padded_channels() + block.channels.start;
+        let from = &bytemuck::cast_slice::<u8, u16>(bytes)[first * width..];
+        if layout.format == PanelFormat::Bf16 {
+            // Blocks start at even channels, so pairs are whole.
+            for (to, pairs) in to.chunks_mut(2 * width).zip(from.chunks_exact(2 * width)) {
+                let (even, odd) = to.split_at_mut(width);
+                for (even, pair) in even.iter_mut().zip(pairs.as_chunks::<2>().0) {
+                    *even = f32::from_bits(u32::from(pair[0]) << 16);
+                }
+                for (odd, pair) in odd.iter_mut().zip(pairs.as_chunks::<2>().0) {
+                    *odd = f32::from_bits(u32::from(pair[1]) << 16);
+                }
+            }
+        } else {
+            for (to, from) in to.as_chunks_mut().0.iter_mut().zip(from.as_chunks().0) {
+                isa.store(isa.widen_f16(from), to);
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What follows the sums of a matrix product.
+
+use std::ops::Range;
+
+use crate::{
+    activation::Activation,
+    isa::{Isa, LANES},
+    math,
+    threads::OutputTile,
+};
+
+/// `y = act(sum + bias + shift + residual) · scale`, or `y = (h + bias) · gelu(g + bias) · scale`
+/// for a gated layer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// `[n]`; for a gated layer `[2, hidden]`, hidden first.
+    pub bias: Option<&'a [f32]>,
+    /// A row for each group of output rows, such as the time embedding of an image.
+    pub shift: Option<Shift<'a>>,
+    /// A number for each output.
+    pub residual: Option<Residual<'a>>,
+    /// Applied to the sum of all the above.
+    pub activation: Activation,
+    /// Whether lanes are hidden units and their gates. A gated layer has neither shift nor
+    /// residual nor activation.
+    pub gate: Gate,
+    /// Applied last.
+    pub scale: Option<f32>,
+}
+
+/// `[rows / rows_per_batch, n]`, added to all rows of a batch entry.
+#[derive(Clone, Copy, Debug)]
+pub struct Shift<'a> {
+    /// The rows.
+    pub values: &'a [f32],
+    /// Distance of two of them.
+    pub stride: usize,
+    /// Output rows that share one.
+    pub rows_per_batch: usize,
+}
+
+/// `[rows, n]`, added element by element.
+#[derive(Clone, Copy, Debug)]
+pub struct Residual<'a> {
+    /// The rows.
+    pub values: &'a [f32],
+    /// Distance of two of them.
+    pub stride: usize,
+}
+
+/// Whether a layer is gated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Gate {
+    /// Lanes are outputs.
+    #[default]
+    None,
+    /// Sixteen hidden lanes are followed by their sixteen gates; see
+    /// [`crate::format::Rows::Interleaved16`].
+    Geglu {
+        /// Number of outputs.
+        hidden: usize,
+    },
+}
+
+impl Epilogue<'_> {
+    /// Finish rows `rows` of `output` (counted within its tile) from their sums `[rows, width]`.
+    #[inline(always)]
+    pub(super) fn finish<I: Isa>(
+        &self,
+        isa: I,
+        output: &mut OutputTile<'_>,
+        (rows, sums, width): (Range<usize>, &[f32], usize),
+    ) {
+        for (row, sums) in rows.zip(sums.chunks_exact(width)) {
+            match self.gate {
+                Gate::None => self.finish_row(isa, output, (row, sums)),
+                Gate::Geglu { hidden } => self.gate_row(isa, output, (row, sums), hidden),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn finish_row<I: Isa>(
+        &self,
+        isa: I,
+        output: &mut OutputTile<'_>,
+        (row, sums): (usize, &[f32]),
+    ) {
+        let columns = output.cell.columns.clone();
+        let global = output.cell.rows.start + row;
+        let bias = self.bias.map(|bias| &bias[columns.clone()]);
+        let shift = self.shift.map(|shift| {
+            &shift.values[global / shift.rows_per_batch * shift.stride..][columns.clone()]
+        });
+        let residual = self
+            .residual
+            .map(|residual| &residual.values[global * residual.stride..][columns.clone()]);
+        let scale = self.scale.map(|scale| isa.splat(scale));
+        for (start, sums) in (0..columns.len()).step_by(LANES).zip(sums.as_chunks().0) {
+            let lanes = start..columns.len().min(start + LANES);
+            let mut y = isa.load(sums);
+            for added in [bias, shift, residual].into_iter().flatten() {
+                y = isa.add(y, isa.read(&added[lanes.clone()]));
+            }
+            y = self.activation.apply(isa, y);
+            if let Some(scale) = scale {
+                y = isa.mul(y, scale);
+            }
+            output.write(isa, (row, start), y);
+        }
+    }
+
+    #[inline(always)]
+    fn gate_row<I: Isa>(
+        &self,
+        isa: I,
+        output: &mut OutputTile<'_>,
+        (row, sums): (usize, &[f32]),
+        hidden: usize,
+    ) {
+        let columns = output.cell.columns.clone();
+        let biases = self.bias.map(|bias| bias[..2 * hidden].split_at(hidden));
+        let pairs = sums.as_chunks::<LANES>().0.as_chunks::<2>().0;
+        for (start, [h, g]) in (0..columns.len()).step_by(LANES).zip(pairs) {
+            let lanes = start..columns.len().min(start + LANES);
+            let (mut h, mut g) = (isa.load(h), isa.load(g));
+            if let Some((hidden_bias, gate_bias)) = biases {
+                let lanes = columns.start + lanes.start..columns.start + lanes.end;
+                h = isa.add(h, isa.read(&hidden_bias[lanes.clone()]));
+                g = isa.add(g, isa.read(&gate_bias[lanes]));
+            }
+            let mut y = isa.mul(h, math::gelu(isa, g));
+            if let Some(scale) = self.scale {
+                y = isa.mul(y, isa.splat(scale));
+            }
+            output.write(isa, (row, start), y);
+        }
+    }
+}

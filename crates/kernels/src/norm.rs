@@ -1,0 +1,7 @@
+//! Normalisation over groups of channels and over rows.
+
+mod group;
+mod layer;
+
+pub use group::{GroupNorm, scratch_bytes};
+pub use layer::LayerNorm;

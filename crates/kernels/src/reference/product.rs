@@ -1,0 +1,130 @@
+//! Definitions of matrix products and attention.
+
+use half::{bf16, f16};
+
+use super::{activation, each, put, read};
+use crate::{
+    activation::Activation,
+    attention::{Attention, Mask},
+    format::{PANEL, PanelFormat, PanelLayout, Panels},
+    matmul::{Conv2d, Epilogue, Gate, Geometry, Matmul},
+};
+
+/// The weight of lane `lane` for `channel` at `tap`.
+pub fn weight(panels: &Panels<'_>, lane: usize, (tap, channel): (usize, usize)) -> f32 {
+    let layout = &panels.layout;
+    let (panel, lane) = (lane / PANEL, lane % PANEL);
+    let width = layout.width(panel);
+    let k = tap * layout.padded_channels() + channel;
+    let index = match layout.format {
+        PanelFormat::F32 | PanelFormat::F16 => k * width + lane,
+        PanelFormat::Bf16 => (k / 2 * width + lane) * 2 + k % 2,
+    };
+    let size = layout.format.size();
+    let bytes = &panels.bytes[layout.range(panel).start + index * size..][..size];
+    let half = u16::from_ne_bytes([bytes[0], bytes[1]]);
+    match layout.format {
+        PanelFormat::F32 => f32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
+        PanelFormat::F16 => f16::from_bits(half).to_f32(),
+        PanelFormat::Bf16 => bf16::from_bits(half).to_f32(),
+    }
+}
+
+/// The definition of [`Matmul`].
+pub fn matmul(op: Matmul<'_>) {
+    let Matmul { input, geometry, weights, epilogue, mut output, .. } = op;
+    let PanelLayout { n, taps, channels, .. } = weights.layout;
+    let rows = geometry.rows();
+    let unpacked: Vec<f32> = (0..taps * channels * n)
+        .map(|i| weight(&weights, i % n, (i / n / channels, i / n % channels)))
+        .collect();
+    for row in 0..rows {
+        let mut sums = vec![0.0; n];
+        for tap in 0..taps {
+            let Some(start) = input_row(&geometry, row, tap) else { continue };
+            for channel in 0..channels {
+                let x = read(&input, start + channel);
+                let weights = &unpacked[(tap * channels + channel) * n..][..n];
+                for (sum, &w) in sums.iter_mut().zip(weights) {
+                    *sum += x * f64::from(w);
+                }
+            }
+        }
+        let columns = if let Gate::Geglu { hidden } = epilogue.gate { hidden } else { n };
+        for column in 0..columns {
+            put(&mut output, (row, column), finish(&epilogue, &sums, (row, column)));
+        }
+    }
+}
+
+fn finish(epilogue: &Epilogue<'_>, sums: &[f64], (row, column): (usize, usize)) -> f64 {
+    let bias = |index: usize| epilogue.bias.map_or(0.0, |bias| f64::from(bias[index]));
+    let y = if let Gate::Geglu { hidden } = epilogue.gate {
+        let lane = column / 16 * 32 + column % 16;
+        let gate = sums[lane + 16] + bias(hidden + column);
+        (sums[lane] + bias(column)) * activation(Activation::Gelu, gate)
+    } else {
+        let mut y = sums[column] + bias(column);
+        if let Some(shift) = epilogue.shift {
+            y += f64::from(shift.values[row / shift.rows_per_batch * shift.stride + column]);
+        }
+        if let Some(residual) = epilogue.residual {
+            y += f64::from(residual.values[row * residual.stride + column]);
+        }
+        activation(epilogue.activation, y)
+    };
+    y * f64::from(epilogue.scale.unwrap_or(1.0))
+}
+
+/// Where the input row starts that an output row reads at a tap.
+fn input_row(geometry: &Geometry, row: usize, tap: usize) -> Option<usize> {
+    let conv: Conv2d = match *geometry {
+        Geometry::Rows { stride, .. } => return Some(row * stride),
+        Geometry::Conv(conv) => conv,
+    };
+    let [height, width] = conv.seen();
+    let (line, x) = (row / conv.out_width, row % conv.out_width);
+    let (batch, y) = (line / conv.out_height, line % conv.out_height);
+    let y = (y * conv.stride[0] + tap / conv.kernel[1]).checked_sub(conv.pad_top)?;
+    let x = (x * conv.stride[1] + tap % conv.kernel[1]).checked_sub(conv.pad_left)?;
+    if y >= height || x >= width {
+        return None;
+    }
+    let y = (y as f32 * (conv.height as f32 / height as f32)) as usize;
+    let x = (x as f32 * (conv.width as f32 / width as f32)) as usize;
+    Some(((batch * conv.height + y) * conv.width + x) * conv.channels)
+}
+
+/// The definition of [`Attention`].
+pub fn attention(op: Attention<'_>) {
+    let Attention { shape, q, k, v, scale, mask, mut output, .. } = op;
+    each(shape.batch * shape.heads, shape.tokens_q, |sequence, query| {
+        let (batch, head) = (sequence / shape.heads, sequence % shape.heads);
+        let start = |heads: &crate::attention::Heads<'_>, row| {
+            heads.offset + row * heads.stride + head * shape.head_dim
+        };
+        let from = start(&q, batch * shape.tokens_q + query);
+        let seen = match mask {
+            Mask::None => shape.tokens_k,
+            Mask::Causal => shape.tokens_k.min(query + 1),
+        };
+        let scores: Vec<f64> = (0..seen)
+            .map(|key| {
+                let to = start(&k, batch * shape.tokens_k + key);
+                let products = (0..shape.head_dim)
+                    .map(|i| read(&q.values, from + i) * read(&k.values, to + i));
+                products.sum::<f64>() * f64::from(scale)
+            })
+            .collect();
+        let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        for i in 0..shape.head_dim {
+            let terms = weights.iter().enumerate().map(|(key, weight)| {
+                weight * read(&v.values, start(&v, batch * shape.tokens_k + key) + i)
+            });
+            let place = (batch * shape.tokens_q + query, head * shape.head_dim + i);
+            put(&mut output, place, terms.sum::<f64>() / total);
+        }
+    });
+}

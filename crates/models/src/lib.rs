@@ -1,0 +1,1 @@
+//! CLIP, UNet and VAE: structure and arithmetic, read from their configurations.

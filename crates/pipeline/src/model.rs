@@ -1,0 +1,122 @@
+//! An opened model: configurations, tokenizers and named tensors, nothing loaded yet.
+//!
+//! A diffusers folder and a single-file checkpoint look the same from here on.
+
+mod defaults;
+mod folder;
+mod single;
+
+pub use defaults::{Default, Defaults};
+
+use std::path::{Path, PathBuf};
+
+use models::lora::Lora;
+use serde_json::Value;
+use tensor::file::Checkpoint;
+
+use crate::Error;
+use crate::prompt::Tokenizer;
+use crate::schedule::SchedulerConfig;
+
+/// Which pipeline of diffusers a model belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `StableDiffusionPipeline`: one text encoder.
+    StableDiffusion,
+    /// `StableDiffusionXLPipeline`: two text encoders, sizes as conditions.
+    StableDiffusionXl,
+    /// `LatentConsistencyModelPipeline`: guidance as an embedding.
+    LatentConsistency,
+}
+
+/// One network: its configuration and its tensors, by the names of diffusers.
+#[derive(Clone, Debug)]
+pub struct Component {
+    /// Its folder in a diffusers model: `unet`, `vae`, `text_encoder`, `text_encoder_2`.
+    pub name: &'static str,
+    /// `config.json`.
+    pub config: Value,
+    /// Its tensors.
+    pub weights: Checkpoint,
+}
+
+/// A text encoder and the tokenizer that feeds it.
+#[derive(Clone, Debug)]
+pub struct Encoder {
+    /// The network.
+    pub component: Component,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+}
+
+/// An opened model.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Name for reports and picture metadata: that of the folder or file.
+    pub name: String,
+    /// Which pipeline it belongs to.
+    pub kind: Kind,
+    /// One or two.
+    pub encoders: Vec<Encoder>,
+    /// `UNet2DConditionModel`.
+    pub unet: Component,
+    /// `AutoencoderKL` or `AutoencoderTiny`.
+    pub vae: Component,
+    /// `scheduler_config.json`.
+    pub scheduler: Value,
+    /// Whether a negative prompt that was not given is a zero embedding (`force_zeros_for_empty_prompt`).
+    pub zeros_for_empty: bool,
+}
+
+/// What to open beside the model itself.
+#[derive(Clone, Debug, std::default::Default)]
+pub struct Extras {
+    /// A VAE instead of the model's: a folder or a file.
+    pub vae: Option<PathBuf>,
+    /// LoRAs to merge and their scales.
+    pub loras: Vec<(PathBuf, f32)>,
+}
+
+impl Model {
+    /// Open a diffusers folder or a single-file checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// If it is not there, is of another kind, or a file of it is unsound.
+    pub fn open(path: &Path, extras: &Extras) -> Result<Self, Error> {
+        let mut model = if path.is_dir() {
+            folder::open(path)?
+        } else if path.is_file() {
+            single::open(path)?
+        } else {
+            return Err(Error::NoModel { path: path.to_owned() });
+        };
+        if let Some(vae) = &extras.vae {
+            model.vae = if vae.is_dir() { folder::vae(vae)? } else { single::vae(vae, &model.vae)? };
+        }
+        for (file, scale) in &extras.loras {
+            model.merge(&Lora::open(file)?, *scale)?;
+        }
+        Ok(model)
+    }
+
+    /// All networks, in the order in which a picture needs them.
+    pub fn components(&self) -> impl Iterator<Item = &Component> {
+        let encoders = self.encoders.iter().map(|encoder| &encoder.component);
+        encoders.chain([&self.unet, &self.vae])
+    }
+
+    /// The scheduler's configuration, read.
+    ///
+    /// # Errors
+    ///
+    /// If it names an unknown scheduler or option.
+    pub fn scheduler(&self) -> Result<SchedulerConfig, Error> {
+        Ok(SchedulerConfig::from_value(&self.scheduler)?)
+    }
+
+    /// Whether the decoder is an `AutoencoderTiny`.
+    pub fn has_tiny_vae(&self) -> bool {
+        self.vae.config["_class_name"] == "AutoencoderTiny"
+    }
+}

@@ -1,0 +1,218 @@
+//! Prompts → embeddings.
+
+use models::Params;
+use models::clip::{TextConfig, TextModel};
+use tensor::{Device, Graph, Session};
+
+use crate::denoise::Texts;
+use crate::model::{Encoder, Kind};
+use crate::prompt::{Encoding, Prompt};
+use crate::request::{Overflow, Phase, Request, Watch};
+use crate::stage::Stage;
+use crate::text_to_image::Settings;
+use crate::{Error, Event, TextToImage};
+
+/// What the UNet is told about a prompt.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Conditioning {
+    /// `[tokens, channels]`; the channels of all encoders side by side.
+    pub(crate) context: Vec<f32>,
+    /// Number of tokens.
+    pub(crate) tokens: usize,
+    /// The last encoder's projected summary of the prompt; empty if it has none.
+    pub(crate) pooled: Vec<f32>,
+}
+
+/// Encode all prompts of a request and, where guided, its negative prompt.
+pub(crate) fn encode<D: Device>(
+    pipeline: &TextToImage<'_, D>,
+    request: &Request,
+    settings: &Settings,
+    watch: &Watch<'_>,
+) -> Result<Texts, Error> {
+    let model = pipeline.model;
+    let guided = settings.is_guided(model);
+    if request.negative.is_some() && !guided {
+        let text = "the negative prompt has no effect without guidance; set --cfg-scale above 1";
+        watch.tell(Event::Warning(text.into()));
+    }
+    let negative = guided.then(|| request.negative.clone().unwrap_or_default());
+    let texts: Vec<&str> =
+        request.prompts.iter().map(String::as_str).chain(negative.as_deref()).collect();
+    let mut encoded = vec![Conditioning::default(); texts.len()];
+    for encoder in &model.encoders {
+        let all = Encode { pipeline, request, encoder, watch }.run(&texts, negative.is_some())?;
+        encoded = encoded.into_iter().zip(all).map(|(left, right)| left.beside(right)).collect();
+    }
+    let negative = negative.and_then(|_| encoded.pop()).map(|text| {
+        if model.zeros_for_empty && request.negative.is_none() { text.zeroed() } else { text }
+    });
+    Ok(Texts { prompts: encoded, negative })
+}
+
+/// One encoder at work on all texts.
+struct Encode<'a, D: Device> {
+    pipeline: &'a TextToImage<'a, D>,
+    request: &'a Request,
+    encoder: &'a Encoder,
+    watch: &'a Watch<'a>,
+}
+
+impl<D: Device> Encode<'_, D> {
+    /// Embeddings of all texts. The last text is the negative prompt where there is one.
+    fn run(&self, texts: &[&str], has_negative: bool) -> Result<Vec<Conditioning>, Error> {
+        let chunks = self.chunks(texts)?;
+        let component = &self.encoder.component;
+        let config = TextConfig::read(&component.config)?;
+        let model = TextModel::load(&Params::new(&component.weights), &config)?;
+        let mut stage = Stage::new(self.pipeline, Phase::Text, self.watch);
+        let total = chunks.iter().map(Vec::len).sum();
+        let mut done = 0;
+        let mut all = Vec::with_capacity(texts.len());
+        let mut sessions: Vec<(usize, Session<'_, D>)> = Vec::new();
+        for (i, chunks) in chunks.iter().enumerate() {
+            let skipped = self.skipped(has_negative && i + 1 == texts.len());
+            if !sessions.iter().any(|(of, _)| *of == skipped) {
+                let recording = self.record(&model, skipped)?;
+                sessions.push((skipped, stage.session(&recording)?));
+            }
+            let session = sessions.iter_mut().find(|(of, _)| *of == skipped).map(|(_, s)| s);
+            let session = session.expect("the session was just made");
+            let mut text = Conditioning::default();
+            for chunk in chunks {
+                session.write_index("ids", &chunk.ids)?;
+                session.write_index("eos", &[config.eos_position(&chunk.ids)])?;
+                let context = stage.run(session, "context", (done, total))?;
+                let pooled = if model.has_projection() { session.read("pooled")? } else { Vec::new() };
+                text = text.then(weighted(context, chunk), pooled, chunk.ids.len());
+                done += 1;
+            }
+            all.push(text);
+        }
+        Ok(all)
+    }
+
+    /// Token ids of all texts, in equally many chunks: a batch needs contexts of one length.
+    fn chunks(&self, texts: &[&str]) -> Result<Vec<Vec<Encoding>>, Error> {
+        let tokenizer = &self.encoder.tokenizer;
+        let mut all = Vec::with_capacity(texts.len());
+        for text in texts {
+            let prompt = Prompt::weighted(text);
+            all.push(match self.request.overflow {
+                Overflow::Chunks => tokenizer.encode_long(&prompt)?,
+                Overflow::Cut => vec![tokenizer.encode(&prompt)?],
+            });
+        }
+        let most = all.iter().map(Vec::len).max().unwrap_or(1);
+        let empty = tokenizer.encode(&Prompt::weighted(""))?;
+        for (chunks, text) in all.iter_mut().zip(texts) {
+            if let Some(cut) = chunks.iter().find_map(|chunk| chunk.cut.as_ref()) {
+                let limit = tokenizer.limit();
+                let name = self.encoder.component.name;
+                self.watch.tell(Event::Warning(format!(
+                    "{name} reads {limit} tokens; this part of the prompt was cut off: {cut:?} (--long-prompt reads it)"
+                )));
+            }
+            let _ = text;
+            chunks.resize(most, empty.clone());
+        }
+        Ok(all)
+    }
+
+    /// How many of the encoder's last layers are left out for this text.
+    ///
+    /// Stable Diffusion reads the last layer and SDXL the one before it; negative prompts do not follow `clip_skip`,
+    /// as in diffusers.
+    fn skipped(&self, negative: bool) -> usize {
+        let asked = if negative { 0 } else { self.request.clip_skip };
+        match self.pipeline.model.kind {
+            Kind::StableDiffusionXl => asked + 1,
+            _ => asked,
+        }
+    }
+
+    fn record(&self, model: &TextModel, skipped: usize) -> Result<tensor::Recording, Error> {
+        let graph = Graph::new();
+        let ids = graph.index("ids", [1, self.encoder.tokenizer.limit()]);
+        let eos = graph.index("eos", [1]);
+        let output = model.forward(ids, eos)?;
+        // SDXL takes hidden states as they are; Stable Diffusion normalises them.
+        let context = match self.pipeline.model.kind {
+            Kind::StableDiffusionXl => output.hidden(skipped)?,
+            _ => output.normalized(skipped)?,
+        };
+        let mut outputs = vec![("context", context)];
+        outputs.extend(output.projected().map(|pooled| ("pooled", pooled)));
+        graph.finish(&outputs).map_err(|e| Error::Engine(e.into()))
+    }
+}
+
+/// Multiply each token's embedding by its weight, then scale all so that their mean stays what it was.
+fn weighted(mut context: Vec<f32>, encoding: &Encoding) -> Vec<f32> {
+    if !encoding.is_weighted() {
+        return context;
+    }
+    let mean = |numbers: &[f32]| numbers.iter().map(|&x| f64::from(x)).sum::<f64>() / numbers.len() as f64;
+    let before = mean(&context);
+    let channels = context.len() / encoding.weights.len();
+    for (token, weight) in context.chunks_exact_mut(channels).zip(&encoding.weights) {
+        token.iter_mut().for_each(|x| *x *= weight);
+    }
+    let after = mean(&context);
+    if after != 0.0 {
+        context.iter_mut().for_each(|x| *x *= (before / after) as f32);
+    }
+    context
+}
+
+impl Conditioning {
+    /// Another encoder's view of the same text: its channels beside ours, its summary instead of ours.
+    fn beside(self, other: Self) -> Self {
+        if self.tokens == 0 {
+            return other;
+        }
+        let (a, b) = (self.context.len() / self.tokens, other.context.len() / self.tokens);
+        let rows = self.context.chunks_exact(a).zip(other.context.chunks_exact(b));
+        let context = rows.flat_map(|(a, b)| a.iter().chain(b).copied()).collect();
+        Self { context, tokens: self.tokens, pooled: other.pooled }
+    }
+
+    /// The next chunk of the same text: its tokens after ours; the first chunk's summary stays.
+    fn then(mut self, context: Vec<f32>, pooled: Vec<f32>, tokens: usize) -> Self {
+        self.context.extend(context);
+        self.tokens += tokens;
+        if self.pooled.is_empty() {
+            self.pooled = pooled;
+        }
+        self
+    }
+
+    fn zeroed(mut self) -> Self {
+        self.context.fill(0.0);
+        self.pooled.fill(0.0);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Conditioning, weighted};
+    use crate::prompt::Encoding;
+
+    #[test]
+    fn encoders_stand_side_by_side() {
+        let one = Conditioning { context: vec![1.0, 2.0], tokens: 2, pooled: vec![] };
+        let two = Conditioning { context: vec![3.0, 4.0, 5.0, 6.0], tokens: 2, pooled: vec![9.0] };
+        let both = one.beside(two);
+        assert_eq!(both.context, [1.0, 3.0, 4.0, 2.0, 5.0, 6.0]);
+        assert_eq!(both.pooled, [9.0]);
+    }
+
+    #[test]
+    fn weights_keep_the_mean() {
+        let encoding = Encoding { ids: vec![0, 1], weights: vec![1.0, 2.0], cut: None };
+        let out = weighted(vec![1.0, 2.0, 3.0, 4.0], &encoding);
+        assert_eq!(out.iter().sum::<f32>(), 10.0);
+        assert!((out[2] / out[0] - 6.0).abs() < 1e-6);
+    }
+}

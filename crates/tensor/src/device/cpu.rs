@@ -1,0 +1,309 @@
+//! The CPU: every operation of a program becomes one call of a kernel.
+
+mod rows;
+mod weights;
+
+pub use weights::Weights;
+
+use kernels::attention::{self, Attention as AttentionKernel, AttentionShape, Heads};
+use kernels::format::{ActivationFormat, Activations, PanelLayout, Source};
+use kernels::isa::Level;
+use kernels::matmul::{self, Conv2d, Epilogue, Gate, Matmul as MatmulKernel, Residual, Shift};
+use kernels::norm::{self, GroupNorm as GroupNormKernel, LayerNorm as LayerNormKernel};
+use kernels::threads::{Output, Threads};
+use kernels::{activation, convert};
+
+use super::{Control, Device};
+use crate::arena::{Arena, Lease};
+use crate::graph::{Activation, Mask};
+use crate::program::{
+    Attention, BufferId, Format, Geometry, GroupNorm, LayerNorm, Matmul, Op, Operand, Packing,
+    PanelOrder, Program, Results, Slot, Unary,
+};
+use crate::{Error, Precision};
+
+/// The CPU with a pool of threads and an instruction set.
+#[derive(Debug)]
+pub struct Cpu {
+    kernels: kernels::Cpu,
+}
+
+impl Cpu {
+    /// This many threads, and the best instruction set up to `level` that this CPU has.
+    pub fn new(threads: usize, level: Level) -> Self {
+        let kernels = kernels::Cpu::new(Threads::new(threads), level);
+        Self { kernels: kernels.unwrap_or_else(|| kernels::Cpu::detect(threads)) }
+    }
+
+    /// This many threads and the best instruction set.
+    pub fn detect(threads: usize) -> Self {
+        Self { kernels: kernels::Cpu::detect(threads) }
+    }
+
+    /// The instruction set in use.
+    pub fn level(&self) -> Level {
+        self.kernels.level()
+    }
+
+    /// Whether products of `bf16` numbers are an instruction here.
+    pub fn has_fast_bf16(&self) -> bool {
+        self.kernels.has_bf16_dot()
+    }
+
+    /// The form of panels that a slot needs.
+    fn layout(slot: &Slot, format: kernels::format::PanelFormat, order: PanelOrder) -> PanelLayout {
+        let shape = slot.weight.shape();
+        match order {
+            PanelOrder::Gated => PanelLayout::gated(format, shape[0] / 2, shape[1]),
+            PanelOrder::Natural => PanelLayout {
+                format,
+                n: shape[0],
+                taps: shape[2..].iter().product(),
+                channels: shape[1],
+            },
+        }
+    }
+}
+
+impl Device for Cpu {
+    type Memory = Arena;
+    type Weights = Weights;
+
+    fn scratch(&self, op: &Op, program: &Program) -> usize {
+        match op {
+            Op::Matmul(m) => {
+                let slot = program.slot(m.weight);
+                let Packing::Panels(order, _) = slot.packing else { return 0 };
+                let layout = Self::layout(slot, weights::format(slot), order);
+                matmul::scratch_bytes(format(m.input), &geometry(m), &layout, &self.kernels)
+            }
+            Op::Attention(a) => attention::scratch_bytes(format(a.query), &shape(a), &self.kernels),
+            Op::GroupNorm(n) => norm::scratch_bytes([n.batch, n.pixels, n.channels, n.groups]),
+            _ => 0,
+        }
+    }
+
+    fn prepare(
+        &self,
+        weights: &mut Weights,
+        program: &Program,
+        control: &Control<'_>,
+    ) -> Result<(), Error> {
+        for (i, slot) in program.slots.iter().enumerate() {
+            control.check(i, program.slots.len())?;
+            weights.add(slot, &self.kernels)?;
+        }
+        control.check(program.slots.len(), program.slots.len())
+    }
+
+    fn allocate(&self, program: &Program) -> Result<Arena, Error> {
+        Arena::new(program)
+    }
+
+    fn write(&self, memory: &mut Arena, buffer: BufferId, bytes: &[u8]) {
+        memory.bytes_mut(buffer).copy_from_slice(bytes);
+    }
+
+    fn read(&self, memory: &Arena, buffer: BufferId) -> Vec<u8> {
+        memory.bytes(buffer).to_vec()
+    }
+
+    fn execute(
+        &self,
+        op: &Op,
+        program: &Program,
+        memory: &mut Arena,
+        weights: &Weights,
+    ) -> Result<(), Error> {
+        let run = Run { cpu: &self.kernels, program, weights };
+        let mut lease = memory.lease();
+        match op {
+            Op::Matmul(op) => run.matmul(op, &mut lease),
+            Op::Attention(op) => run.attention(op, &mut lease),
+            Op::GroupNorm(op) => run.group_norm(op, &mut lease),
+            Op::LayerNorm(op) => run.layer_norm(op, &mut lease),
+            Op::Unary(op) => run.unary(op, &mut lease),
+            Op::Simple(op) => run.simple(op, &mut lease),
+            Op::Convert(op) => {
+                let (input, output) = (lease.read(op.input), lease.write(op.output));
+                let extent = activation::Extent::flat(run.program.buffer(op.input).elements);
+                let output = Output::bf16(output, extent.columns);
+                convert::Convert { input: Source::F32(input), extent, output }.run(&self.kernels);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What every operation of a run has at hand.
+struct Run<'a> {
+    cpu: &'a kernels::Cpu,
+    program: &'a Program,
+    weights: &'a Weights,
+}
+
+impl Run<'_> {
+    fn matmul(&self, op: &Matmul, lease: &mut Lease<'_>) {
+        let columns = if op.gated { op.outputs / 2 } else { op.outputs };
+        let epilogue = Epilogue {
+            bias: op.bias.map(|slot| self.weights.vector(self.program.slot(slot))),
+            shift: op.shift.map(|(buffer, rows_per_batch)| Shift {
+                values: lease.read(buffer),
+                stride: op.outputs,
+                rows_per_batch,
+            }),
+            residual: op
+                .residual
+                .map(|buffer| Residual { values: lease.read(buffer), stride: op.outputs }),
+            activation: op.activation.map(function).unwrap_or_default(),
+            gate: if op.gated { Gate::Geglu { hidden: columns } } else { Gate::None },
+            scale: (op.scale != 1.0).then_some(op.scale),
+        };
+        let kernel = MatmulKernel {
+            input: activations(op.input, lease),
+            geometry: geometry(op),
+            weights: self.weights.panels(self.program.slot(op.weight)),
+            epilogue,
+            output: output(&op.output, columns, lease),
+            scratch: op.scratch.map(|buffer| lease.write(buffer)).unwrap_or_default(),
+        };
+        kernel.run(self.cpu);
+    }
+
+    fn attention(&self, op: &Attention, lease: &mut Lease<'_>) {
+        let channels = op.heads * op.head_dim;
+        let mut heads =
+            |operand| Heads { values: activations(operand, lease), offset: 0, stride: channels };
+        let [q, k, v] = [op.query, op.key, op.value].map(&mut heads);
+        let kernel = AttentionKernel {
+            shape: shape(op),
+            q,
+            k,
+            v,
+            scale: 1.0 / (op.head_dim as f32).sqrt(),
+            mask: match op.mask {
+                Mask::None => attention::Mask::None,
+                Mask::Causal => attention::Mask::Causal,
+            },
+            output: output(&op.output, channels, lease),
+            scratch: op.scratch.map(|buffer| lease.write(buffer)).unwrap_or_default(),
+        };
+        kernel.run(self.cpu);
+    }
+
+    fn group_norm(&self, op: &GroupNorm, lease: &mut Lease<'_>) {
+        let kernel = GroupNormKernel {
+            input: lease.read(op.input),
+            channels: op.channels,
+            second: None,
+            batch: op.batch,
+            pixels: op.pixels,
+            groups: op.groups,
+            eps: op.eps,
+            gamma: Some(self.weights.vector(self.program.slot(op.gamma))),
+            beta: Some(self.weights.vector(self.program.slot(op.beta))),
+            activation: if op.silu {
+                activation::Activation::Silu
+            } else {
+                activation::Activation::None
+            },
+            output: output(&op.output, op.channels, lease),
+            scratch: op.scratch.map(|buffer| lease.write(buffer)).unwrap_or_default(),
+        };
+        kernel.run(self.cpu);
+    }
+
+    fn layer_norm(&self, op: &LayerNorm, lease: &mut Lease<'_>) {
+        let kernel = LayerNormKernel {
+            input: lease.read(op.input),
+            rows: op.rows,
+            channels: op.channels,
+            stride: op.channels,
+            eps: op.eps,
+            gamma: Some(self.weights.vector(self.program.slot(op.gamma))),
+            beta: Some(self.weights.vector(self.program.slot(op.beta))),
+            output: output(&op.output, op.channels, lease),
+        };
+        kernel.run(self.cpu);
+    }
+
+    fn unary(&self, op: &Unary, lease: &mut Lease<'_>) {
+        let kernel = activation::Activate {
+            input: lease.read(op.input),
+            extent: activation::Extent::flat(op.elements),
+            activation: function(op.function),
+            output: output(&op.output, op.elements, lease),
+        };
+        kernel.run(self.cpu);
+    }
+}
+
+fn activations<'a>(operand: Operand, lease: &mut Lease<'a>) -> Activations<'a> {
+    match operand.format {
+        Format::Bf16 => Activations::Bf16(lease.read(operand.buffer)),
+        _ => Activations::F32(lease.read(operand.buffer)),
+    }
+}
+
+fn output<'a>(results: &Results, stride: usize, lease: &mut Lease<'a>) -> Output<'a> {
+    Output {
+        f32: results.f32.map(|buffer| lease.write(buffer)),
+        bf16: results.bf16.map(|buffer| lease.write(buffer)),
+        stride,
+    }
+}
+
+fn format(operand: Operand) -> ActivationFormat {
+    match operand.format {
+        Format::Bf16 => ActivationFormat::Bf16,
+        _ => ActivationFormat::F32,
+    }
+}
+
+fn geometry(op: &Matmul) -> matmul::Geometry {
+    match op.geometry {
+        Geometry::Rows => matmul::Geometry::Rows { rows: op.rows, stride: op.inputs },
+        Geometry::Conv(conv) => matmul::Geometry::Conv(Conv2d {
+            batch: conv.batch,
+            height: conv.stored[0],
+            width: conv.stored[1],
+            channels: op.inputs,
+            out_height: conv.result[0],
+            out_width: conv.result[1],
+            kernel: conv.kernel,
+            stride: [conv.stride; 2],
+            pad_top: conv.pad[0],
+            pad_left: conv.pad[1],
+            upsampled: (conv.seen != conv.stored).then_some(conv.seen),
+        }),
+    }
+}
+
+fn shape(op: &Attention) -> AttentionShape {
+    AttentionShape {
+        batch: op.batch,
+        heads: op.heads,
+        head_dim: op.head_dim,
+        tokens_q: op.queries,
+        tokens_k: op.keys,
+    }
+}
+
+fn function(function: Activation) -> activation::Activation {
+    match function {
+        Activation::Silu => activation::Activation::Silu,
+        Activation::Gelu => activation::Activation::Gelu,
+        Activation::QuickGelu => activation::Activation::QuickGelu,
+        Activation::GeluTanh => activation::Activation::GeluTanh,
+        Activation::Relu => activation::Activation::Relu,
+        Activation::Tanh => activation::Activation::Tanh,
+    }
+}
+
+/// The precision and order of a slot's panels.
+fn panels(slot: &Slot) -> Option<(PanelOrder, Precision)> {
+    match slot.packing {
+        Packing::Panels(order, precision) => Some((order, precision)),
+        _ => None,
+    }
+}

@@ -1,0 +1,267 @@
+//! A model's named tensors, wherever they lie and under whatever names they were stored.
+//!
+//! A checkpoint is immutable and cheap to clone. Renaming, cutting and correcting make a new one
+//! over the same mapped files; the work is done when a tensor is read, and only for that tensor.
+
+use super::recipe::Change;
+use super::safetensors::SafeTensors;
+use super::view::{Bytes, supported};
+use super::{Delta, Error, Recipe, TensorView, folder};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Named tensors; a handle, cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    place: Arc<str>,
+    entries: Arc<BTreeMap<String, Entry>>,
+}
+
+/// One name: the stored tensor and what becomes of it.
+#[derive(Clone, Debug)]
+struct Entry {
+    dtype: ::safetensors::Dtype,
+    stored: Vec<usize>,
+    bytes: Bytes,
+    changes: Vec<Change>,
+    /// The shape after the changes.
+    shape: Vec<usize>,
+    deltas: Vec<Arc<Delta>>,
+}
+
+impl Checkpoint {
+    /// Opens a safetensors file, an index of shards (`….safetensors.index.json`), or a component's
+    /// folder of either.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps any of its files from being used; see [`Error`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        folder::open(path.as_ref())
+    }
+
+    /// The tensors of one file that is open already.
+    pub fn from_file(file: &SafeTensors) -> Self {
+        let named = |name: &str| Some((name.to_owned(), Entry::of(file, name)?));
+        let entries = file.names().filter_map(named).collect();
+        Self::new(&file.path().display().to_string(), entries)
+    }
+
+    /// Each name's tensor from the file beside it; names that the file lacks are errors.
+    pub(super) fn from_shards(
+        place: &Path,
+        shards: impl IntoIterator<Item = (String, Arc<SafeTensors>)>,
+    ) -> Result<Self, Error> {
+        let mut entries = BTreeMap::new();
+        for (name, file) in shards {
+            let entry = Entry::of(&file, &name).ok_or_else(|| Error::Missing {
+                place: file.path().display().to_string(),
+                name: name.clone(),
+            })?;
+            entries.insert(name, entry);
+        }
+        Ok(Self::new(&place.display().to_string(), entries))
+    }
+
+    /// Tensors that are already in memory, for tests and computed weights. `place` is how errors
+    /// call it.
+    pub fn from_views(place: &str, views: impl IntoIterator<Item = (String, TensorView)>) -> Self {
+        let entries = views.into_iter().map(|(name, view)| (name, Entry::of_view(&view)));
+        Self::new(place, entries.collect())
+    }
+
+    fn new(place: &str, entries: BTreeMap<String, Entry>) -> Self {
+        Self { place: place.into(), entries: Arc::new(entries) }
+    }
+
+    /// Where the tensors come from, for messages.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// The names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// The shape of a tensor, without reading it.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.entries.get(name).map(|entry| entry.shape.as_slice())
+    }
+
+    /// The name of the number format a tensor is stored in, which need not be one that can be
+    /// read.
+    pub fn format(&self, name: &str) -> Option<String> {
+        self.entries.get(name).map(|entry| entry.dtype.to_string())
+    }
+
+    /// Bytes that a tensor takes in its file.
+    pub fn size(&self, name: &str) -> Option<usize> {
+        let entry = self.entries.get(name)?;
+        Some(entry.shape.iter().product::<usize>() * entry.dtype.bitsize() / 8)
+    }
+
+    /// Reads a tensor: a window on its file where it is stored as it is wanted, else made now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Missing`] and [`Error::Dtype`].
+    pub fn tensor(&self, name: &str) -> Result<TensorView, Error> {
+        let entry = self.entries.get(name).ok_or_else(|| self.missing(name))?;
+        let dtype = supported(entry.dtype, &self.place, name)?;
+        let stored = TensorView::new(dtype, entry.stored.clone(), entry.bytes.clone());
+        let view = entry.changes.iter().fold(stored, |view, change| change.apply(view));
+        if entry.deltas.is_empty() {
+            return Ok(view);
+        }
+        let mut values = view.to_f32();
+        view.drop_pages();
+        for delta in &entry.deltas {
+            delta.add_to(&mut values);
+        }
+        Ok(TensorView::from_f32(&entry.shape, &values))
+    }
+
+    /// The tensors under other names, perhaps cut or turned; those that no recipe names are left
+    /// out. Two recipes may use the same stored tensor.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Missing`] and [`Error::Shape`] where a recipe cannot be followed.
+    pub fn renamed<N: Into<String>>(
+        &self,
+        recipes: impl IntoIterator<Item = (N, Recipe)>,
+    ) -> Result<Self, Error> {
+        let entry = |(name, recipe): (N, Recipe)| Ok((name.into(), self.follow(recipe)?));
+        let entries = recipes.into_iter().map(entry).collect::<Result<_, Error>>()?;
+        Ok(Self { place: Arc::clone(&self.place), entries: Arc::new(entries) })
+    }
+
+    /// The same with `delta` added to the tensor of this name whenever that is read, which is
+    /// then f32. Several add up, in the order given.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Missing`], and [`Error::Shape`] if it does not fit.
+    pub fn with_delta(mut self, name: &str, delta: Delta) -> Result<Self, Error> {
+        let shape = self.shape(name).ok_or_else(|| self.missing(name))?;
+        if let Some(obstacle) = delta.obstacle(shape) {
+            return Err(self.misshapen(name, shape, obstacle));
+        }
+        if let Some(entry) = Arc::make_mut(&mut self.entries).get_mut(name) {
+            entry.deltas.push(Arc::new(delta));
+        }
+        Ok(self)
+    }
+
+    fn follow(&self, recipe: Recipe) -> Result<Entry, Error> {
+        let stored = self.entries.get(&recipe.from).ok_or_else(|| self.missing(&recipe.from))?;
+        let mut entry = stored.clone();
+        for change in recipe.changes {
+            if !entry.deltas.is_empty() {
+                let obstacle = "was corrected already and cannot be changed after".to_owned();
+                return Err(self.misshapen(&recipe.from, &entry.shape, obstacle));
+            }
+            entry.shape = change
+                .shape(&entry.shape)
+                .map_err(|obstacle| self.misshapen(&recipe.from, &entry.shape, obstacle))?;
+            entry.changes.push(change);
+        }
+        Ok(entry)
+    }
+
+    fn missing(&self, name: &str) -> Error {
+        Error::Missing { place: self.place.to_string(), name: name.to_owned() }
+    }
+
+    fn misshapen(&self, name: &str, shape: &[usize], obstacle: String) -> Error {
+        let (place, name) = (self.place.to_string(), name.to_owned());
+        Error::Shape { place, name, shape: shape.to_vec(), obstacle }
+    }
+}
+
+impl Entry {
+    fn of(file: &SafeTensors, name: &str) -> Option<Self> {
+        let place = file.place(name)?;
+        Some(Self::new(place.dtype, place.shape.clone(), file.bytes(place)))
+    }
+
+    fn of_view(view: &TensorView) -> Self {
+        let dtype = match view.dtype {
+            super::Dtype::F32 => ::safetensors::Dtype::F32,
+            super::Dtype::F16 => ::safetensors::Dtype::F16,
+            super::Dtype::Bf16 => ::safetensors::Dtype::BF16,
+        };
+        Self::new(dtype, view.shape.clone(), view.shared_bytes())
+    }
+
+    fn new(dtype: ::safetensors::Dtype, shape: Vec<usize>, bytes: Bytes) -> Self {
+        let (stored, changes, deltas) = (shape.clone(), Vec::new(), Vec::new());
+        Self { dtype, stored, bytes, changes, shape, deltas }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Checkpoint {
+        let matrix = TensorView::from_f32(&[4, 2], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+        let bias = TensorView::from_f32(&[4], &[1.0, 2.0, 3.0, 4.0]);
+        Checkpoint::from_views("example", [("w".to_owned(), matrix), ("b".to_owned(), bias)])
+    }
+
+    #[test]
+    fn renaming_cuts_turns_and_leaves_out() {
+        let recipes = [
+            ("upper", Recipe::from("w").rows(0..2)),
+            ("lower", Recipe::from("w").rows(2..4).transposed()),
+            ("kernel", Recipe::from("w").reshaped(&[4, 2, 1, 1])),
+        ];
+        let renamed = example().renamed(recipes).unwrap();
+        assert_eq!(renamed.names().collect::<Vec<_>>(), ["kernel", "lower", "upper"]);
+        assert_eq!(renamed.tensor("upper").unwrap().to_f32(), [1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(renamed.tensor("lower").unwrap().to_f32(), [5.0, 7.0, 6.0, 8.0]);
+        assert_eq!(renamed.tensor("kernel").unwrap().shape, [4, 2, 1, 1]);
+        assert_eq!(renamed.shape("lower"), Some(&[2, 2][..]));
+        assert_eq!(renamed.size("lower"), Some(16));
+        assert!(!renamed.contains("b"));
+    }
+
+    #[test]
+    fn corrections_add_up_and_leave_the_original_alone() {
+        let base = example();
+        let delta = |scale| Delta {
+            up: TensorView::from_f32(&[4, 1], &[1.0, 0.0, 0.0, -1.0]),
+            down: TensorView::from_f32(&[1, 2], &[1.0, 2.0]),
+            scale,
+        };
+        let once = base.clone().with_delta("w", delta(1.0)).unwrap();
+        let twice = once.clone().with_delta("w", delta(-1.0)).unwrap();
+        let expected = [2.0, 4.0, 3.0, 4.0, 5.0, 6.0, 6.0, 6.0];
+        assert_eq!(once.tensor("w").unwrap().to_f32(), expected);
+        assert_eq!(twice.tensor("w").unwrap().to_f32(), base.tensor("w").unwrap().to_f32());
+    }
+
+    #[test]
+    fn impossible_requests_name_the_tensor() {
+        let base = example();
+        let missing = base.tensor("nothing").unwrap_err().to_string();
+        assert!(missing.starts_with("example has no tensor `nothing`"), "{missing}");
+        let rows = base.renamed([("q", Recipe::from("b").rows(2..9))]).unwrap_err().to_string();
+        assert!(rows.contains("tensor `b` of example has shape [4]"), "{rows}");
+        let delta = Delta {
+            up: TensorView::from_f32(&[1, 1], &[1.0]),
+            down: TensorView::from_f32(&[1, 1], &[1.0]),
+            scale: 1.0,
+        };
+        let misfit = base.with_delta("b", delta).unwrap_err().to_string();
+        assert!(misfit.contains("does not fit"), "{misfit}");
+    }
+}

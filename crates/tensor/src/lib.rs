@@ -1,0 +1,23 @@
+//! Types, recorded graphs, memory plans, devices and files.
+
+mod arena;
+pub mod device;
+mod error;
+pub mod file;
+pub mod graph;
+pub mod os;
+mod plan;
+pub mod program;
+mod session;
+mod shape;
+mod weight;
+
+pub use arena::{Arena, Lease};
+pub use device::{Control, Cpu, Device, Reference};
+pub use error::Error;
+pub use graph::{Graph, Recording, ShapeError, Value};
+pub use plan::{Plan, Precision};
+pub use program::Program;
+pub use session::Session;
+pub use shape::Shape;
+pub use weight::Weight;

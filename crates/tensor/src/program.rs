@@ -1,0 +1,159 @@
+//! A compiled computation: operations over numbered buffers, whose places in one arena are known before it runs.
+//!
+//! A program holds no pointers and no numbers, so any [`Device`](crate::device::Device) can run it: buffers are ranges
+//! of an arena that the device allocates, weights are slots that it fills in its own way.
+
+mod compile;
+mod layout;
+mod op;
+
+pub use compile::Scratch;
+pub(crate) use layout::{Lifetime, place};
+pub use op::{
+    Attention, Conv, Convert, Geometry, GroupNorm, LayerNorm, Matmul, Op, Operand, Results, Simple,
+    SimpleKind, Unary,
+};
+
+use std::panic::Location;
+
+use crate::graph::NodeId;
+use crate::{Shape, Weight};
+
+/// Number of a buffer in its program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BufferId(pub(crate) usize);
+
+/// Number of a weight slot in its program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SlotId(pub(crate) usize);
+
+/// How the numbers of a buffer are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Four bytes each.
+    F32,
+    /// The upper two bytes of an `f32`.
+    Bf16,
+    /// Unsigned 32-bit indices.
+    Index,
+    /// Working memory of one operation.
+    Bytes,
+}
+
+/// A range of the arena.
+#[derive(Clone, Copy, Debug)]
+pub struct Buffer {
+    /// How its numbers are stored.
+    pub format: Format,
+    /// Number of elements.
+    pub elements: usize,
+    /// Where it begins, in bytes; a multiple of 64.
+    pub offset: usize,
+}
+
+/// What a weight has to become before a kernel can read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Packing {
+    /// Plain `f32` numbers (biases, norms).
+    Vector,
+    /// Rows at the checkpoint's own width, read by index (embeddings).
+    Rows,
+    /// Panels for matrix multiplication.
+    Panels(PanelOrder, crate::Precision),
+}
+
+/// Order of the output channels in packed panels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PanelOrder {
+    /// As in the checkpoint.
+    Natural,
+    /// Hidden and gate rows of a GEGLU projection by turns of sixteen, so that one tile holds both.
+    Gated,
+}
+
+/// A weight and the form in which the program needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Slot {
+    /// The weight.
+    pub weight: Weight,
+    /// What it has to become.
+    pub packing: Packing,
+}
+
+/// One operation, where it came from and what it costs.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The operation.
+    pub op: Op,
+    /// The layer it computes, or the kind of operation where it has no weight.
+    pub name: String,
+    /// The recorded node whose value it produces.
+    pub node: NodeId,
+    /// The line of model code that asked for it.
+    pub at: &'static Location<'static>,
+}
+
+/// A value that is written before or read after a run.
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub buffer: BufferId,
+    /// Its shape.
+    pub shape: Shape,
+    /// For indices, the number that they must stay below.
+    pub limit: Option<usize>,
+}
+
+/// A compiled computation.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// Operations in the order in which they run.
+    pub steps: Vec<Step>,
+    /// All buffers.
+    pub buffers: Vec<Buffer>,
+    /// All weights.
+    pub slots: Vec<Slot>,
+    /// What must be written before a run.
+    pub inputs: Vec<Port>,
+    /// What can be read after a run.
+    pub outputs: Vec<Port>,
+    /// Size of the arena in bytes.
+    pub arena: usize,
+}
+
+impl Program {
+    /// The buffer of this number.
+    pub fn buffer(&self, id: BufferId) -> &Buffer {
+        &self.buffers[id.0]
+    }
+
+    /// The weight slot of this number.
+    pub fn slot(&self, id: SlotId) -> &Slot {
+        &self.slots[id.0]
+    }
+
+    /// Multiply-adds of one run, counted from the shapes, attention included.
+    pub fn multiply_adds(&self) -> u64 {
+        self.steps.iter().map(|step| step.op.multiply_adds()).sum()
+    }
+}
+
+impl Buffer {
+    /// Its size in bytes.
+    pub fn bytes(&self) -> usize {
+        self.elements * self.format.width()
+    }
+}
+
+impl Format {
+    /// Bytes of one element.
+    pub fn width(self) -> usize {
+        match self {
+            Self::F32 | Self::Index => 4,
+            Self::Bf16 => 2,
+            Self::Bytes => 1,
+        }
+    }
+}

@@ -1,0 +1,432 @@
+//! A recording → a program: fuse, decide who needs which format, give every value its buffers, lay out the arena.
+
+use std::collections::{HashMap, HashSet};
+
+use super::op::{
+    Attention, Conv, Convert, Geometry, GroupNorm, LayerNorm, Matmul, Op, Operand, Results, Simple,
+    SimpleKind, Unary,
+};
+use super::{
+    Buffer, BufferId, Format, Lifetime, Packing, PanelOrder, Port, Program, Slot, SlotId, Step,
+    place,
+};
+use crate::graph::fuse::{Fused, Part, Uses, fuse};
+use crate::graph::{Kind, Node, NodeId, Recording};
+use crate::{Plan, Precision, Shape, Weight};
+
+/// How much working memory an operation needs on the device that will run it, in bytes.
+pub type Scratch<'a> = &'a dyn Fn(&Op, &Program) -> usize;
+
+impl Program {
+    /// Compile all of a recording.
+    pub fn compile(recording: &Recording, plan: &Plan, scratch: Scratch<'_>) -> Self {
+        let outputs: Vec<NodeId> = recording.outputs().iter().map(|(_, id)| *id).collect();
+        Self::compile_part(recording, Part { outputs: &outputs, given: &[] }, plan, scratch)
+    }
+
+    /// Compile a part of a recording: the values `part.outputs` from the inputs and the values `part.given`.
+    ///
+    /// Given values are inputs named by their node (`%12`); so are outputs without a name of their own.
+    pub fn compile_part(
+        recording: &Recording,
+        part: Part<'_>,
+        plan: &Plan,
+        scratch: Scratch<'_>,
+    ) -> Self {
+        let uses = Uses::new(recording, part);
+        let groups = fuse(recording, &uses);
+        let mut compiler = Compiler::new(recording, &uses, plan);
+        compiler.note_wants(&groups);
+        for &output in part.outputs {
+            compiler.want(uses.root(output), Precision::F32);
+        }
+        compiler.inputs();
+        for group in &groups {
+            compiler.emit(group);
+        }
+        compiler.outputs(part);
+        compiler.finish(scratch)
+    }
+}
+
+struct Compiler<'a> {
+    recording: &'a Recording,
+    uses: &'a Uses<'a>,
+    plan: &'a Plan,
+    program: Program,
+    /// Values that a multiplication reads as `bf16`.
+    wants_bf16: HashSet<NodeId>,
+    /// Values that something reads as `f32`.
+    wants_f32: HashSet<NodeId>,
+    values: HashMap<NodeId, Results>,
+    slots: HashMap<Slot, SlotId>,
+}
+
+impl<'a> Compiler<'a> {
+    fn new(recording: &'a Recording, uses: &'a Uses<'a>, plan: &'a Plan) -> Self {
+        let program = Program {
+            steps: Vec::new(),
+            buffers: Vec::new(),
+            slots: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            arena: 0,
+        };
+        Self {
+            recording,
+            uses,
+            plan,
+            program,
+            wants_bf16: HashSet::new(),
+            wants_f32: HashSet::new(),
+            values: HashMap::new(),
+            slots: HashMap::new(),
+        }
+    }
+
+    /// Find out which value is read in which format, before any buffer is made.
+    fn note_wants(&mut self, groups: &[Fused]) {
+        for group in groups {
+            let node = self.recording.node(group.base);
+            let precision = self.precision(node);
+            let operands = std::iter::once(group.source)
+                .chain(node.inputs.iter().skip(1).map(|id| self.uses.root(*id)));
+            for operand in operands {
+                self.want(operand, precision);
+            }
+            for extra in [group.tail.shift, group.tail.residual].into_iter().flatten() {
+                self.want(extra, Precision::F32);
+            }
+        }
+    }
+
+    fn want(&mut self, value: NodeId, precision: Precision) {
+        match precision {
+            Precision::F32 => self.wants_f32.insert(value),
+            Precision::Bf16 => self.wants_bf16.insert(value),
+        };
+    }
+
+    /// The format in which a node reads its operands.
+    fn precision(&self, node: &Node) -> Precision {
+        match (&node.kind, node.weight()) {
+            (_, Some(weight)) => self.plan.precision(weight.layer()),
+            (Kind::Attention { .. }, _) => self.plan.default,
+            _ => Precision::F32,
+        }
+    }
+
+    fn inputs(&mut self) {
+        for id in self.uses.needed() {
+            if !self.uses.is_given(id) {
+                continue;
+            }
+            let node = self.recording.node(id);
+            let (name, format) = match &node.kind {
+                Kind::Input { name } => (name.clone(), Format::F32),
+                Kind::Index { name } => (name.clone(), Format::Index),
+                _ => (id.to_string(), Format::F32),
+            };
+            let buffer = self.buffer(format, node.shape.elements());
+            let limit = self.index_limit(id);
+            self.program.inputs.push(Port { name, buffer, shape: node.shape, limit });
+            self.values.insert(id, Results { f32: Some(buffer), bf16: None });
+            self.convert_if_wanted(id, node);
+        }
+    }
+
+    /// The number of rows that an index chooses from.
+    fn index_limit(&self, id: NodeId) -> Option<usize> {
+        let users = self.recording.nodes().iter().filter(|node| node.inputs.contains(&id));
+        users
+            .filter_map(|node| match &node.kind {
+                Kind::Embed { table } => Some(table.shape()[0]),
+                Kind::SelectToken => Some(self.recording.node(node.inputs[0]).shape[1]),
+                _ => None,
+            })
+            .min()
+    }
+
+    fn emit(&mut self, group: &Fused) {
+        let node = self.recording.node(group.base);
+        let elements = self.recording.node(group.result).shape.elements();
+        let op = match &node.kind {
+            Kind::Linear { weight, bias } | Kind::Conv2d { weight, bias, .. } => {
+                self.matmul(group, weight, bias.as_ref(), elements)
+            }
+            Kind::Attention { .. } => self.attention(group, elements),
+            Kind::GroupNorm { .. } | Kind::LayerNorm { .. } => self.norm(group, elements),
+            Kind::Activation(function) => Op::Unary(Unary {
+                input: self.f32(group.source),
+                elements,
+                function: *function,
+                output: self.results(group.result, elements),
+            }),
+            _ => self.simple(group, elements),
+        };
+        self.push(op, group);
+        self.convert_if_wanted(group.result, node);
+    }
+
+    fn push(&mut self, op: Op, group: &Fused) {
+        let node = self.recording.node(group.base);
+        let name = node.layer().map_or_else(|| node.kind.name().to_owned(), str::to_owned);
+        self.program.steps.push(Step { op, name, node: group.result, at: node.at });
+    }
+
+    fn matmul(
+        &mut self,
+        group: &Fused,
+        weight: &Weight,
+        bias: Option<&Weight>,
+        elements: usize,
+    ) -> Op {
+        let node = self.recording.node(group.base);
+        let precision = self.precision(node);
+        let order = if group.tail.gated { PanelOrder::Gated } else { PanelOrder::Natural };
+        let rows_per_batch = node.shape.rows() / node.shape.batch();
+        Op::Matmul(Matmul {
+            input: self.operand(group.source, precision),
+            geometry: self.geometry(group),
+            rows: node.shape.rows(),
+            inputs: weight.shape()[1],
+            outputs: node.shape.channels(),
+            weight: self.slot(weight, Packing::Panels(order, precision)),
+            bias: bias.map(|b| self.slot(b, Packing::Vector)),
+            shift: group.tail.shift.map(|id| (self.f32(id), rows_per_batch)),
+            residual: group.tail.residual.map(|id| self.f32(id)),
+            activation: group.tail.activation,
+            gated: group.tail.gated,
+            scale: group.tail.scale,
+            output: self.results(group.result, elements),
+            scratch: None,
+        })
+    }
+
+    fn geometry(&self, group: &Fused) -> Geometry {
+        let node = self.recording.node(group.base);
+        let Kind::Conv2d { weight, stride, padding, .. } = &node.kind else {
+            return Geometry::Rows;
+        };
+        let seen = self.recording.node(node.inputs[0]).shape;
+        // The swallowed resize, if there is one, tells the stored size; a reshape in between keeps height and width.
+        let before = self.recording.node(self.uses.root(node.inputs[0]));
+        let stored = match before.kind {
+            Kind::Upsample if self.uses.root(before.inputs[0]) == group.source => {
+                self.recording.node(before.inputs[0]).shape
+            }
+            _ => seen,
+        };
+        Geometry::Conv(Conv {
+            batch: seen[0],
+            stored: [stored[1], stored[2]],
+            seen: [seen[1], seen[2]],
+            result: [node.shape[1], node.shape[2]],
+            kernel: [weight.shape()[2], weight.shape()[3]],
+            stride: *stride,
+            pad: [padding.top, padding.left],
+        })
+    }
+
+    fn attention(&mut self, group: &Fused, elements: usize) -> Op {
+        let node = self.recording.node(group.base);
+        let Kind::Attention { heads, mask } = node.kind else {
+            unreachable!("the caller matched an attention node");
+        };
+        let precision = self.precision(node);
+        let [q, k, v] = [0, 1, 2].map(|i| self.operand(node.inputs[i], precision));
+        let keys = self.recording.node(node.inputs[1]).shape[1];
+        Op::Attention(Attention {
+            query: q,
+            key: k,
+            value: v,
+            batch: node.shape[0],
+            queries: node.shape[1],
+            keys,
+            heads,
+            head_dim: node.shape[2] / heads,
+            mask,
+            output: self.results(group.result, elements),
+            scratch: None,
+        })
+    }
+
+    fn norm(&mut self, group: &Fused, elements: usize) -> Op {
+        let node = self.recording.node(group.base);
+        let channels = node.shape.channels();
+        let input = self.f32(group.source);
+        let output = self.results(group.result, elements);
+        match &node.kind {
+            Kind::GroupNorm { groups, eps, gamma, beta } => Op::GroupNorm(GroupNorm {
+                input,
+                batch: node.shape.batch(),
+                pixels: node.shape.rows() / node.shape.batch(),
+                channels,
+                groups: *groups,
+                eps: *eps,
+                gamma: self.slot(gamma, Packing::Vector),
+                beta: self.slot(beta, Packing::Vector),
+                silu: group.tail.activation.is_some(),
+                output,
+                scratch: None,
+            }),
+            Kind::LayerNorm { eps, gamma, beta } => Op::LayerNorm(LayerNorm {
+                input,
+                rows: node.shape.rows(),
+                channels,
+                eps: *eps,
+                gamma: self.slot(gamma, Packing::Vector),
+                beta: self.slot(beta, Packing::Vector),
+                output,
+            }),
+            other => unreachable!("{} is not a normalisation", other.name()),
+        }
+    }
+
+    fn simple(&mut self, group: &Fused, elements: usize) -> Op {
+        let node = self.recording.node(group.base);
+        let inputs: Vec<BufferId> = node.inputs.iter().map(|id| self.f32(*id)).collect();
+        let kind = self.simple_kind(node);
+        let output = self.buffer(Format::F32, elements);
+        self.values.insert(group.result, Results { f32: Some(output), bf16: None });
+        Op::Simple(Simple { kind, inputs, output })
+    }
+
+    fn simple_kind(&mut self, node: &Node) -> SimpleKind {
+        let (shape, channels) = (node.shape, node.shape.channels());
+        let before = |i: usize| -> Shape { self.recording.node(node.inputs[i]).shape };
+        match &node.kind {
+            Kind::Add => SimpleKind::Add,
+            Kind::Mul => SimpleKind::Mul,
+            Kind::Scale(factor) => SimpleKind::Scale(*factor),
+            Kind::AddShift => SimpleKind::AddShift { rows: shape.rows() / shape.batch(), channels },
+            Kind::AddTable { table } => SimpleKind::AddTable {
+                table: self.slot(table, Packing::Rows),
+                period: shape[1] * channels,
+            },
+            Kind::Geglu => SimpleKind::Geglu { channels },
+            Kind::ConcatChannels => {
+                SimpleKind::Concat { widths: [before(0).channels(), before(1).channels()] }
+            }
+            Kind::ConcatTokens => {
+                SimpleKind::Concat { widths: [before(0)[1] * channels, before(1)[1] * channels] }
+            }
+            Kind::Channels { start } => {
+                SimpleKind::Slice { width: before(0).channels(), start: *start, count: channels }
+            }
+            Kind::Upsample => SimpleKind::Upsample {
+                from: [before(0)[1], before(0)[2]],
+                to: [shape[1], shape[2]],
+                channels,
+            },
+            Kind::Embed { table } => SimpleKind::Embed { table: self.slot(table, Packing::Rows) },
+            Kind::SelectToken => SimpleKind::SelectToken { tokens: before(0)[1], channels },
+            Kind::Repeat { row } => SimpleKind::Repeat { row: self.slot(row, Packing::Vector) },
+            other => unreachable!("{} has an operation of its own", other.name()),
+        }
+    }
+
+    /// Round a value that only exists as `f32` where a multiplication reads it as `bf16`.
+    fn convert_if_wanted(&mut self, id: NodeId, node: &Node) {
+        let results = self.values[&id];
+        let (Some(input), None, true) = (results.f32, results.bf16, self.wants_bf16.contains(&id))
+        else {
+            return;
+        };
+        let output = self.buffer(Format::Bf16, self.program.buffer(input).elements);
+        let op = Op::Convert(Convert { input, output });
+        self.program.steps.push(Step { op, name: "convert".into(), node: id, at: node.at });
+        self.values.insert(id, Results { f32: Some(input), bf16: Some(output) });
+    }
+
+    /// Buffers for a value whose producer can write every format itself.
+    fn results(&mut self, id: NodeId, elements: usize) -> Results {
+        let bf16 = self.wants_bf16.contains(&id);
+        let f32 = self.wants_f32.contains(&id) || !bf16;
+        let results = Results {
+            f32: f32.then(|| self.buffer(Format::F32, elements)),
+            bf16: bf16.then(|| self.buffer(Format::Bf16, elements)),
+        };
+        self.values.insert(id, results);
+        results
+    }
+
+    fn operand(&self, id: NodeId, precision: Precision) -> Operand {
+        let results = self.values[&self.uses.root(id)];
+        let (buffer, format) = match precision {
+            Precision::F32 => (results.f32, Format::F32),
+            Precision::Bf16 => (results.bf16, Format::Bf16),
+        };
+        let buffer = buffer.expect("every format a consumer asks for was noted before");
+        Operand { buffer, format }
+    }
+
+    fn f32(&self, id: NodeId) -> BufferId {
+        self.operand(id, Precision::F32).buffer
+    }
+
+    fn buffer(&mut self, format: Format, elements: usize) -> BufferId {
+        self.program.buffers.push(Buffer { format, elements, offset: 0 });
+        BufferId(self.program.buffers.len() - 1)
+    }
+
+    fn slot(&mut self, weight: &Weight, packing: Packing) -> SlotId {
+        let slot = Slot { weight: weight.clone(), packing };
+        let next = SlotId(self.program.slots.len());
+        *self.slots.entry(slot.clone()).or_insert_with(|| {
+            self.program.slots.push(slot);
+            next
+        })
+    }
+
+    fn outputs(&mut self, part: Part<'_>) {
+        for &id in part.outputs {
+            let named = self.recording.outputs().iter().find(|(_, out)| *out == id);
+            let name = named.map_or_else(|| id.to_string(), |(name, _)| name.clone());
+            let shape = self.recording.node(id).shape;
+            let buffer = self.f32(id);
+            self.program.outputs.push(Port { name, buffer, shape, limit: None });
+        }
+    }
+
+    fn finish(mut self, scratch: Scratch<'_>) -> Program {
+        for i in 0..self.program.steps.len() {
+            let bytes = scratch(&self.program.steps[i].op, &self.program);
+            if bytes > 0 {
+                let buffer = self.buffer(Format::Bytes, bytes);
+                self.program.steps[i].op.set_scratch(buffer);
+            }
+        }
+        let (offsets, arena) = place(&self.lifetimes());
+        for (buffer, offset) in self.program.buffers.iter_mut().zip(offsets) {
+            buffer.offset = offset;
+        }
+        self.program.arena = arena;
+        self.program
+    }
+
+    fn lifetimes(&self) -> Vec<Lifetime> {
+        let program = &self.program;
+        let mut lives: Vec<Lifetime> = program
+            .buffers
+            .iter()
+            .map(|b| Lifetime { bytes: b.bytes(), from: usize::MAX, to: 0 })
+            .collect();
+        let mut touch = |buffer: BufferId, step: usize| {
+            let life = &mut lives[buffer.0];
+            life.from = life.from.min(step);
+            life.to = life.to.max(step);
+        };
+        for port in &program.inputs {
+            touch(port.buffer, 0);
+        }
+        for (i, step) in program.steps.iter().enumerate() {
+            let touched = step.op.operands().into_iter().chain(step.op.results());
+            touched.chain(step.op.scratch()).for_each(|b| touch(b, i));
+        }
+        for port in &program.outputs {
+            touch(port.buffer, program.steps.len());
+        }
+        lives
+    }
+}

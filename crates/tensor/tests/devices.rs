@@ -1,0 +1,272 @@
+//! One suite for every device: each operation, alone and fused, against the naive reference.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use kernels::isa::Level;
+use tensor::file::{Checkpoint, TensorView};
+use tensor::graph::{Activation, Mask, Padding, Part};
+use tensor::{
+    Control, Cpu, Device, Graph, Plan, Precision, Program, Recording, Reference, Session, Value,
+    Weight,
+};
+
+/// Numbers that look random and are the same everywhere: about −1…1.
+fn numbers(count: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+fn weight(name: &str, shape: &[usize], scale: f32) -> Weight {
+    let seed = name.bytes().fold(7, |h: u32, b| h.wrapping_mul(31).wrapping_add(b.into()));
+    let values: Vec<f32> =
+        numbers(shape.iter().product(), seed).iter().map(|x| x * scale).collect();
+    let views = [(name.to_owned(), TensorView::from_f32(shape, &values))];
+    Weight::new(&Checkpoint::from_views("test", views), name, shape)
+}
+
+struct Case {
+    name: &'static str,
+    record: fn(&Graph) -> Value<'_>,
+}
+
+const CASES: &[Case] = &[
+    Case { name: "linear, residual and activation", record: linear },
+    Case { name: "convolution after a resize, shift", record: conv },
+    Case { name: "gated feed-forward", record: geglu },
+    Case { name: "residual block", record: resnet },
+    Case { name: "attention", record: attention },
+    Case { name: "text", record: text },
+    Case { name: "moving numbers", record: moves },
+];
+
+fn linear(g: &Graph) -> Value<'_> {
+    let x = g.input("x", [2, 7, 40]);
+    let (w, b) = (weight("l.weight", &[72, 40], 0.2), weight("l.bias", &[72], 0.5));
+    let (u, v) = (weight("m.weight", &[40, 72], 0.2), weight("m.bias", &[40], 0.5));
+    x + x.linear(&w, Some(&b)).activate(Activation::QuickGelu).linear(&u, Some(&v))
+}
+
+fn conv(g: &Graph) -> Value<'_> {
+    let x = g.input("x", [2, 5, 6, 3]);
+    let t = g.input("t", [2, 20]);
+    let (w, b) = (weight("c.weight", &[20, 3, 3, 3], 0.3), weight("c.bias", &[20], 0.5));
+    let d = weight("d.weight", &[4, 20, 3, 3], 0.2);
+    let h = x.upsample(9, 12).conv2d(&w, Some(&b), 1, Padding::all(1)).add_shift(t).silu();
+    h.conv2d(&d, None, 2, Padding { top: 0, left: 0, bottom: 1, right: 1 }).scale(0.5)
+}
+
+fn geglu(g: &Graph) -> Value<'_> {
+    let x = g.input("x", [1, 9, 32]);
+    let (w, b) = (weight("g.weight", &[2 * 48, 32], 0.3), weight("g.bias", &[96], 0.5));
+    let (gamma, beta) = (weight("n.weight", &[32], 1.0), weight("n.bias", &[32], 0.2));
+    x.layer_norm(1e-5, &gamma, &beta).linear(&w, Some(&b)).geglu()
+}
+
+fn resnet(g: &Graph) -> Value<'_> {
+    let x = g.input("x", [1, 6, 6, 16]).concat_channels(g.input("y", [1, 6, 6, 8]));
+    let (gamma, beta) = (weight("n.weight", &[24], 1.0), weight("n.bias", &[24], 0.2));
+    let w = weight("c.weight", &[32, 24, 3, 3], 0.1);
+    let s = weight("s.weight", &[32, 24, 1, 1], 0.2);
+    let h = x.group_norm(4, 1e-5, &gamma, &beta).silu().conv2d(&w, None, 1, Padding::all(1));
+    h + x.conv2d(&s, None, 1, Padding::all(0))
+}
+
+fn attention(g: &Graph) -> Value<'_> {
+    let (x, c) = (g.input("x", [2, 13, 48]), g.input("c", [2, 7, 48]));
+    let w = weight("q.weight", &[48, 48], 0.3);
+    let own = x.linear(&w, None).attention(x, x, 3, Mask::Causal);
+    own + own.attention(c, c, 6, Mask::None).reshape([2, 13, 48])
+}
+
+fn text(g: &Graph) -> Value<'_> {
+    let (ids, which) = (g.index("ids", [2, 5]), g.index("which", [2]));
+    let (table, places) = (weight("e.weight", &[11, 16], 1.0), weight("p.weight", &[9, 16], 1.0));
+    let row = weight("class", &[16], 1.0);
+    let x = ids.embed(&table).add_table(&places);
+    x.repeat(&row).concat_tokens(x).select_token(which)
+}
+
+fn moves(g: &Graph) -> Value<'_> {
+    let x = g.input("x", [1, 4, 4, 10]);
+    let y = x.channels(2, 6).upsample(8, 6).activate(Activation::Relu);
+    (y * y).scale(2.0).concat_channels(y.activate(Activation::Tanh)).geglu()
+}
+
+fn recording(case: &Case) -> Recording {
+    let graph = Graph::new();
+    let y = (case.record)(&graph);
+    graph.finish(&[("y", y)]).unwrap()
+}
+
+fn set<D: Device>(session: &mut Session<'_, D>) {
+    let ports = session.program().inputs.clone();
+    for (i, port) in ports.iter().enumerate() {
+        match port.limit {
+            Some(limit) => {
+                let ids: Vec<u32> =
+                    (0..port.shape.elements()).map(|n| (n * 3 % limit) as u32).collect();
+                session.write_index(&port.name, &ids).unwrap();
+            }
+            None => session.write(&port.name, &numbers(port.shape.elements(), i as u32)).unwrap(),
+        }
+    }
+}
+
+fn run<D: Device>(device: &D, recording: &Recording, plan: &Plan) -> Vec<f32> {
+    let mut session = Session::new(device, recording, plan).unwrap();
+    let mut weights = D::Weights::default();
+    device.prepare(&mut weights, session.program(), &Control::default()).unwrap();
+    set(&mut session);
+    session.run(&weights, &Control::default()).unwrap();
+    session.read("y").unwrap()
+}
+
+fn sqnr(reference: &[f32], found: &[f32]) -> f64 {
+    assert_eq!(reference.len(), found.len());
+    let power = |n: &mut dyn Iterator<Item = f32>| n.map(|x| f64::from(x).powi(2)).sum::<f64>();
+    let error = power(&mut reference.iter().zip(found).map(|(a, b)| a - b));
+    10.0 * (power(&mut reference.iter().copied()) / error.max(1e-30)).log10()
+}
+
+#[test]
+fn every_level_computes_what_the_reference_defines() {
+    for case in CASES {
+        let recording = recording(case);
+        for (precision, least) in [(Precision::F32, 110.0), (Precision::Bf16, 35.0)] {
+            let plan = Plan::uniform(precision);
+            let expected = run(&Reference, &recording, &Plan::uniform(Precision::F32));
+            for level in Level::available() {
+                let found = run(&Cpu::new(2, level), &recording, &plan);
+                let db = sqnr(&expected, &found);
+                assert!(db > least, "{} in {precision} on {}: {db:.1} dB", case.name, level.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn single_precision_is_the_same_bits_on_every_level_and_thread_count() {
+    for case in CASES {
+        let recording = recording(case);
+        let plan = Plan::default();
+        let expected = run(&Cpu::detect(1), &recording, &plan);
+        for level in Level::available() {
+            for threads in [1, 3] {
+                let found = run(&Cpu::new(threads, level), &recording, &plan);
+                assert_eq!(
+                    found,
+                    expected,
+                    "{} on {} with {threads} threads",
+                    case.name,
+                    level.name()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_run_can_be_cut_at_every_layer_and_resumed() {
+    let cpu = Cpu::detect(2);
+    let graph = Graph::new();
+    let y = resnet(&graph).reshape([1, 36, 32]);
+    let recording = graph.finish(&[("y", (y + y.attention(y, y, 4, Mask::None)))]).unwrap();
+    for plan in [Plan::default(), Plan::uniform(Precision::Bf16)] {
+        let whole = run(&cpu, &recording, &plan);
+        for layer in ["c", "s"] {
+            let cut = recording.layer(layer).unwrap();
+            let live = recording.live_before(cut);
+            let values = until(&cpu, &recording, &live, &plan);
+            let resumed = from(&cpu, &recording, (&live, &values), &plan);
+            assert_eq!(resumed, whole, "cut at {layer} in {}", plan.default);
+        }
+    }
+}
+
+/// The values of these nodes.
+fn until(
+    cpu: &Cpu,
+    recording: &Recording,
+    live: &[tensor::graph::NodeId],
+    plan: &Plan,
+) -> Vec<Vec<f32>> {
+    let part = Part { outputs: live, given: &[] };
+    let scratch = |op: &_, program: &_| cpu.scratch(op, program);
+    let program = Program::compile_part(recording, part, plan, &scratch);
+    let mut session = Session::with_program(cpu, program).unwrap();
+    let mut weights = Default::default();
+    cpu.prepare(&mut weights, session.program(), &Control::default()).unwrap();
+    set(&mut session);
+    session.run(&weights, &Control::default()).unwrap();
+    let names: Vec<String> =
+        session.program().outputs.iter().map(|port| port.name.clone()).collect();
+    names.iter().map(|name| session.read(name).unwrap()).collect()
+}
+
+/// The result, from the values of these nodes.
+fn from(
+    cpu: &Cpu,
+    recording: &Recording,
+    (live, values): (&[tensor::graph::NodeId], &[Vec<f32>]),
+    plan: &Plan,
+) -> Vec<f32> {
+    let outputs: Vec<_> = recording.outputs().iter().map(|(_, id)| *id).collect();
+    let part = Part { outputs: &outputs, given: live };
+    let scratch = |op: &_, program: &_| cpu.scratch(op, program);
+    let program = Program::compile_part(recording, part, plan, &scratch);
+    let mut session = Session::with_program(cpu, program).unwrap();
+    let mut weights = Default::default();
+    cpu.prepare(&mut weights, session.program(), &Control::default()).unwrap();
+    for (node, values) in live.iter().zip(values) {
+        session.write(&node.to_string(), values).unwrap();
+    }
+    session.run(&weights, &Control::default()).unwrap();
+    session.read("y").unwrap()
+}
+
+#[test]
+fn bad_inputs_are_refused_by_name() {
+    let recording = recording(&CASES[5]);
+    let cpu = Cpu::detect(1);
+    let mut session = Session::new(&cpu, &recording, &Plan::default()).unwrap();
+    let far = session.write_index("ids", &[11; 10]).unwrap_err().to_string();
+    assert!(far.contains("`ids` holds the index 11"), "{far}");
+    let few = session.write_index("ids", &[1; 3]).unwrap_err().to_string();
+    assert!(few.contains("3 numbers were given"), "{few}");
+    assert!(session.write("nothing", &[1.0]).is_err());
+    let unset = session.run(&Default::default(), &Control::default()).unwrap_err().to_string();
+    assert!(unset.contains("was not set"), "{unset}");
+}
+
+#[test]
+fn a_weight_that_is_not_a_number_is_named() {
+    let graph = Graph::new();
+    let views =
+        [("bad.weight".to_owned(), TensorView::from_f32(&[2, 2], &[1.0, f32::NAN, 0.0, 0.0]))];
+    let w = Weight::new(&Checkpoint::from_views("test", views), "bad.weight", &[2, 2]);
+    let y = graph.input("x", [1, 2]).linear(&w, None);
+    let recording = graph.finish(&[("y", y)]).unwrap();
+    let cpu = Cpu::detect(1);
+    let session = Session::new(&cpu, &recording, &Plan::default()).unwrap();
+    let error = cpu.prepare(&mut Default::default(), session.program(), &Control::default());
+    assert!(error.unwrap_err().to_string().contains("`bad.weight`"));
+}
+
+#[test]
+fn the_first_layer_with_infinity_is_named() {
+    let graph = Graph::new();
+    let w = weight("huge.weight", &[4, 4], 3e38);
+    let y = graph.input("x", [1, 4]).linear(&w, None).scale(4.0).silu();
+    let recording = graph.finish(&[("y", y)]).unwrap();
+    let cpu = Cpu::detect(1);
+    let mut session = Session::new(&cpu, &recording, &Plan::default()).unwrap();
+    let mut weights = Default::default();
+    cpu.prepare(&mut weights, session.program(), &Control::default()).unwrap();
+    session.write("x", &[1.0; 4]).unwrap();
+    let error = session.diagnose(&weights, &Control::default()).unwrap_err().to_string();
+    assert!(error.contains("`huge`"), "{error}");
+}
