@@ -211,10 +211,31 @@ pub(crate) enum BenchComponent {
 
 /// Flags that users of other programs will try.
 const ELSEWHERE: &[&str] = &[
-    "--diffusion-model", "--clip_l", "--clip_g", "--type", "--tensor-type-rules", "--diffusion-fa",
-    "--mmap", "--offload-to-cpu", "--max-vram", "--max-ram", "--lora-model-dir", "-i", "--init-img",
-    "--mask", "--strength", "--control-net", "--rng", "--preview", "--preview-path",
-    "--preview-interval", "-M", "--listen-ip", "--listen-port", "--imat-in", "--imat-out",
+    "--diffusion-model",
+    "--clip_l",
+    "--clip_g",
+    "--type",
+    "--tensor-type-rules",
+    "--diffusion-fa",
+    "--mmap",
+    "--offload-to-cpu",
+    "--max-vram",
+    "--max-ram",
+    "--lora-model-dir",
+    "-i",
+    "--init-img",
+    "--mask",
+    "--strength",
+    "--control-net",
+    "--rng",
+    "--preview",
+    "--preview-path",
+    "--preview-interval",
+    "-M",
+    "--listen-ip",
+    "--listen-port",
+    "--imat-in",
+    "--imat-out",
 ];
 
 /// The first flag of `args` that belongs to another program.

@@ -34,7 +34,9 @@ impl Target {
         match self {
             Self::Stdout => {
                 let mut out = std::io::stdout().lock();
-                out.write_all(&png).and_then(|()| out.flush()).context("cannot write to standard output")
+                out.write_all(&png)
+                    .and_then(|()| out.flush())
+                    .context("cannot write to standard output")
             }
             Self::File(path) => save(&numbered(path, index), &png),
         }
@@ -54,7 +56,9 @@ fn numbered(path: &Path, index: usize) -> PathBuf {
 /// Write beside the target and rename, so that nothing half-written ever has the name.
 pub(crate) fn save(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = temporary(path)?;
-    let failed = || format!("cannot write {}; free some space or choose another place with -o", path.display());
+    let failed = || {
+        format!("cannot write {}; free some space or choose another place with -o", path.display())
+    };
     file.write_all(bytes).and_then(|()| file.as_file().sync_all()).with_context(failed)?;
     file.persist(path).map_err(|e| e.error).with_context(failed)?;
     Ok(())
@@ -72,9 +76,9 @@ fn temporary(path: &Path) -> Result<tempfile::NamedTempFile> {
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(std::fs::Permissions::from_mode(0o644));
     }
-    builder
-        .tempfile_in(folder)
-        .with_context(|| format!("cannot write in {}; choose another place with -o", folder.display()))
+    builder.tempfile_in(folder).with_context(|| {
+        format!("cannot write in {}; choose another place with -o", folder.display())
+    })
 }
 
 /// A PNG with the picture's description under the key `parameters`, as other programs read it.

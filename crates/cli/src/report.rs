@@ -41,7 +41,8 @@ impl Progress {
     /// Progress for a run that says this much.
     pub(crate) fn new(details: Details) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{msg:8} [{bar:32}] {percent:>3}%  {eta} left");
+            let style =
+                ProgressStyle::with_template("{msg:8} [{bar:32}] {percent:>3}%  {eta} left");
             ProgressBar::new(1).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
         Self { bar, details }
@@ -51,10 +52,16 @@ impl Progress {
     pub(crate) fn tell(&self, event: Event) {
         match event {
             Event::Warning(text) => self.line(&format!("warning: {text}")),
-            Event::Loading(phase, done, total) => self.show(&format!("load {}", phase.name()), done, total),
+            Event::Loading(phase, done, total) => {
+                self.show(&format!("load {}", phase.name()), done, total)
+            }
             Event::Working(phase, done, total) => self.show(phase.name(), done, total),
             Event::Step(step, steps, time) => {
-                self.detail(&format!("{:<10}{:.2} s", format!("step {step}/{steps}"), time.as_secs_f64()));
+                self.detail(&format!(
+                    "{:<10}{:.2} s",
+                    format!("step {step}/{steps}"),
+                    time.as_secs_f64()
+                ));
             }
             Event::Done(phase, time) => self.phase(phase, time),
         }

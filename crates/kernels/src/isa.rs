@@ -96,11 +96,23 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// Sixteen bf16 numbers as `f32`.
     fn widen_bf16(self, from: &[u16; LANES]) -> Self::V;
 
-    /// Round to bf16; what is not a number stays so.
+    /// Round to bf16; what is not a number stays so. What is less than 2⁻¹²⁶ may become zero.
     fn narrow_bf16(self, v: Self::V, to: &mut [u16; LANES]);
 
     /// Sixteen IEEE half-precision numbers as `f32`.
     fn widen_f16(self, from: &[u16; LANES]) -> Self::V;
+
+    /// Bring the cache line of `at` near; it need not be readable.
+    #[inline(always)]
+    fn prefetch<T>(self, at: *const T) {
+        let _ = at;
+    }
+
+    /// Bring the cache line of `at` into the second-level cache; it need not be readable.
+    #[inline(always)]
+    fn prefetch_far<T>(self, at: *const T) {
+        let _ = at;
+    }
 
     /// All lanes as an array.
     #[inline(always)]

@@ -34,13 +34,15 @@ impl<T: Copy> PerLevel<T> {
 
 /// Read a configuration, and name the field that does not fit.
 pub(crate) fn read<T: DeserializeOwned>(model: &'static str, json: &Value) -> Result<T, Error> {
-    let all = match json {
-        Value::Object(fields) => fields,
-        _ => return Err(fault(model, "the whole", "is not an object")),
+    let Value::Object(all) = json else {
+        return Err(fault(model, "the whole", "is not an object"));
     };
     // Most models leave options that do not concern them at null, which means the default.
-    let fields: Map<String, Value> =
-        all.iter().filter(|(_, value)| !value.is_null()).map(|(k, v)| (k.clone(), v.clone())).collect();
+    let fields: Map<String, Value> = all
+        .iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
     serde_json::from_value(Value::Object(fields.clone())).map_err(|error| {
         let culprit = fields.keys().find(|key| {
             let mut others = fields.clone();
@@ -79,7 +81,10 @@ pub(crate) fn refuse(
     for (field, value) in rest {
         let off = field.starts_with('_') || value.is_null() || *value == Value::Bool(false);
         let accepted = |(name, only): &(&str, Value)| {
-            name == field && (only.is_null() || only == value || only.as_f64().is_some_and(|n| value.as_f64() == Some(n)))
+            name == field
+                && (only.is_null()
+                    || only == value
+                    || only.as_f64().is_some_and(|n| value.as_f64() == Some(n)))
         };
         if !off && !TRAINING.contains(&field.as_str()) && !neutral.iter().any(accepted) {
             return Err(unsupported(model, field, value.clone(), "use a checkpoint without it"));
@@ -154,9 +159,15 @@ mod tests {
             let sample: Sample = read("Sample", &json).unwrap();
             refuse("Sample", &sample.rest, &neutral).map_err(|e| e.to_string())
         };
-        assert_eq!(check(json!({"_v": 1, "dropout": 0.5, "kind": "default", "off": false, "one": 1.0})), Ok(()));
+        assert_eq!(
+            check(json!({"_v": 1, "dropout": 0.5, "kind": "default", "off": false, "one": 1.0})),
+            Ok(())
+        );
         let message = check(json!({"kind": "other"})).unwrap_err();
-        assert!(message.starts_with("Sample: kind is \"other\", which is not implemented"), "{message}");
+        assert!(
+            message.starts_with("Sample: kind is \"other\", which is not implemented"),
+            "{message}"
+        );
         assert!(activation("Sample", "act_fn", "mish").is_err());
     }
 }

@@ -50,7 +50,9 @@ pub enum Error {
         fault: String,
     },
     /// More of a text encoder's last layers are to be left out than it has.
-    #[error("{asked} layers of the text encoder are to be skipped, but it has only {layers}; skip fewer")]
+    #[error(
+        "{asked} layers of the text encoder are to be skipped, but it has only {layers}; skip fewer"
+    )]
     Skip {
         /// How many are to be left out.
         asked: usize,

@@ -9,13 +9,15 @@
 //! [`SingleFile::assumed`], for the user to see.
 
 mod clip;
+mod places;
 mod scheduler;
 mod unet;
 mod vae;
 mod walk;
 
+pub(crate) use places::original_places;
 pub use scheduler::Prediction;
-pub use vae::{current_names, open_vae};
+pub use vae::open_vae;
 
 use serde_json::{Value, json};
 use std::path::Path;
@@ -109,7 +111,7 @@ impl SingleFile {
     /// # Errors
     ///
     /// A file that cannot be used, or that is not a whole model of a known family; see [`Error`].
-    pub fn open(path: &Path, options: &Options) -> Result<Self, Error> {
+    pub fn open(path: &Path, options: Options) -> Result<Self, Error> {
         let file = SafeTensors::open(path)?;
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let notes = scheduler::Notes { file_name: &stem, metadata: file.metadata() };
@@ -119,7 +121,7 @@ impl SingleFile {
     fn take_apart(
         stored: &Checkpoint,
         notes: &scheduler::Notes<'_>,
-        options: &Options,
+        options: Options,
     ) -> Result<Self, Error> {
         let family = family(stored)?;
         let (mut used, mut assumed) = (Vec::new(), Vec::new());
@@ -132,9 +134,12 @@ impl SingleFile {
             .into_iter()
             .map(&mut component)
             .collect::<Result<_, _>>()?;
-        let unet = component(unet::translate(stored, family, &mut assumed)?)?;
+        let mut unet = component(unet::translate(stored, family, &mut assumed)?)?;
         let vae = component(vae::translate(stored, family)?)?;
         let scheduler = scheduler::config(stored, family, notes, options, &mut assumed);
+        let side = scheduler::sample_size(family, &scheduler);
+        unet.config["sample_size"] = json!(side);
+        assumed.push(format!("pictures of {} pixels", 8 * side));
         used.sort_unstable();
         let unused = |name: &&str| used.binary_search_by(|used| used.as_str().cmp(name)).is_err();
         let unread = stored.names().filter(unused).map(str::to_owned).collect();

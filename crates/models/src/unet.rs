@@ -19,11 +19,11 @@ use tensor::graph::Activation;
 use tensor::{Graph, Value};
 
 pub use config::{Config, Depth};
-pub use time::{guidance_scale_embedding, timestep_projection};
+pub use time::{Sinusoid, guidance_scale_embedding, timestep_projection};
 
 use self::layers::Layers;
 use self::stage::Stage;
-use self::time::TimeEmbedding;
+use self::time::{TimeEmbedding, TimeEmbeddingConfig};
 use crate::nn::{Bias, Conv2d, GroupNorm, Window};
 use crate::{Error, Params};
 
@@ -75,17 +75,26 @@ impl UNet {
         let layers = Layers::new(config)?;
         let first = config.block_out_channels[0];
         let time = config.time_channels();
-        let embedding = |name, inputs, condition| {
-            TimeEmbedding::load(&params.at(name), [inputs, time], condition, config)
+        let options = TimeEmbeddingConfig {
+            condition: config.time_cond_proj_dim,
+            activation: config.activation()?,
+            post_activation: config.optional_activation("timestep_post_act")?,
         };
+        let plain = TimeEmbeddingConfig {
+            condition: None,
+            activation: Activation::Silu,
+            post_activation: None,
+        };
+        let embedding =
+            |name, inputs, options| TimeEmbedding::load(&params.at(name), [time, inputs], options);
         let conv = |name, shape, kernel| {
             Conv2d::with_window(&params.at(name), shape, Window::same(kernel), Bias::Learned)
         };
         let text_time = config.text_time_channels();
         Ok(Self {
-            time_embedding: embedding("time_embedding", first, config.time_cond_proj_dim)?,
-            add_embedding: text_time.map(|n| embedding("add_embedding", n, None)).transpose()?,
-            time_embed_act: config.time_embedding_activation()?,
+            time_embedding: embedding("time_embedding", first, options)?,
+            add_embedding: text_time.map(|n| embedding("add_embedding", n, plain)).transpose()?,
+            time_embed_act: config.optional_activation("time_embedding_act_fn")?,
             conv_in: conv("conv_in", [first, config.in_channels], config.conv_in_kernel)?,
             stages: stage::stages(params, config, &layers)?,
             conv_norm_out: GroupNorm::load(

@@ -10,7 +10,7 @@ use crate::denoise::channels_last;
 use crate::request::{Decode, Phase, Request, Watch};
 use crate::stage::Stage;
 use crate::text_to_image::Settings;
-use crate::{Error, Picture, TextToImage};
+use crate::{Error, Model, Picture, TextToImage};
 
 /// Decode latents one by one and hand each picture over; stop when `deliver` says so.
 pub(crate) fn run<D: Device>(
@@ -20,17 +20,20 @@ pub(crate) fn run<D: Device>(
     (latents, watch): (Vec<Vec<f32>>, &Watch<'_>),
     deliver: &mut dyn FnMut(usize, Picture) -> bool,
 ) -> Result<(), Error> {
-    let decoder = Decoder::load(pipeline)?;
+    let decoder = Decoder::load(pipeline.model)?;
     let scale = pipeline.model.pixels_per_latent();
     let size = [settings.height / scale, settings.width / scale];
-    let mut sessions = Sessions { stage: Stage::new(pipeline, Phase::Decode, watch), decoder, made: Vec::new() };
+    let mut sessions =
+        Sessions { stage: Stage::new(pipeline, Phase::Decode, watch), decoder, made: Vec::new() };
     let total = latents.len();
     for (index, latents) in latents.into_iter().enumerate() {
         let latents = channels_last(&latents, size[0] * size[1]);
         let pixels = match request.decode {
-            Decode::Tiled => tiles::decode(&latents, size, scale, &mut |tile, size, (part, parts)| {
-                sessions.decode(tile, size, (index * parts + part, total * parts))
-            })?,
+            Decode::Tiled => {
+                tiles::decode(&latents, size, scale, &mut |tile, size, (part, parts)| {
+                    sessions.decode(tile, size, (index * parts + part, total * parts))
+                })?
+            }
             Decode::Whole => sessions.decode(&latents, size, (index, total))?,
         };
         let picture = Picture::from_decoded(settings.width, settings.height, &pixels);
@@ -50,29 +53,32 @@ pub(crate) enum Decoder {
 }
 
 impl Decoder {
-    pub(crate) fn load<D: Device>(pipeline: &TextToImage<'_, D>) -> Result<Self, Error> {
-        let component = &pipeline.model.vae;
-        let params = Params::new(&component.weights);
-        Ok(if pipeline.model.has_tiny_vae() {
+    pub(crate) fn load(model: &Model) -> Result<Self, Error> {
+        Self::load_from(&Params::new(&model.vae.weights), model)
+    }
+
+    /// Load from the names of `params`, which then knows those that were not read.
+    pub(crate) fn load_from(params: &Params, model: &Model) -> Result<Self, Error> {
+        let component = &model.vae;
+        Ok(if model.has_tiny_vae() {
             let config = tiny_vae::Config::read(&component.config)?;
-            Self::Tiny(tiny_vae::Decoder::load(&params, &config)?, config)
+            Self::Tiny(tiny_vae::Decoder::load(params, &config)?, config)
         } else {
             let config = vae::Config::read(&component.config)?;
-            Self::Kl(vae::Decoder::load(&params, &config)?, config)
+            Self::Kl(vae::Decoder::load(params, &config)?, config)
         })
     }
 
     /// Record the decoding of latents of this height and width.
     pub(crate) fn record(&self, [height, width]: [usize; 2]) -> Result<Recording, Error> {
         let graph = Graph::new();
-        let pixels = match self {
-            Self::Kl(net, config) => {
-                net.forward(graph.input("latents", [1, height, width, config.latent_channels()]))
-            }
-            Self::Tiny(net, config) => {
-                net.forward(graph.input("latents", [1, height, width, config.latent_channels()]))
-            }
-        };
+        let pixels =
+            match self {
+                Self::Kl(net, config) => net
+                    .forward(graph.input("latents", [1, height, width, config.latent_channels()])),
+                Self::Tiny(net, config) => net
+                    .forward(graph.input("latents", [1, height, width, config.latent_channels()])),
+            };
         graph.finish(&[("pixels", pixels)]).map_err(|e| Error::Engine(e.into()))
     }
 

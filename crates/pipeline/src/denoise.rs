@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use models::unet::{self, UNet};
 use models::Params;
-use tensor::{Device, Graph, Session};
+use models::unet::{self, UNet};
+use tensor::{Device, Graph, Recording, Session};
 
 use crate::noise::Generator;
 use crate::request::{Phase, Request, Watch};
@@ -12,7 +12,7 @@ use crate::sampler::Call;
 use crate::stage::Stage;
 use crate::text::Conditioning;
 use crate::text_to_image::Settings;
-use crate::{Error, Event, TextToImage};
+use crate::{Error, Event, Model, TextToImage};
 
 /// What each picture of a request is drawn from: its prompt's embedding, and that of the negative prompt.
 pub(crate) struct Texts {
@@ -29,18 +29,11 @@ pub(crate) fn run<D: Device>(
     settings: &Settings,
     (texts, watch): (&Texts, &Watch<'_>),
 ) -> Result<Vec<Vec<f32>>, Error> {
-    let component = &pipeline.model.unet;
-    let config = unet::Config::read(&component.config)?;
-    let net = UNet::load(&Params::new(&component.weights), &config)?;
-    let scale = pipeline.model.pixels_per_latent();
-    let geometry = Geometry {
-        batch: if texts.negative.is_some() { 2 } else { 1 },
-        height: settings.height / scale,
-        width: settings.width / scale,
-        tokens: texts.prompts.first().map_or(0, |text| text.tokens),
-    };
+    let config = unet::Config::read(&pipeline.model.unet.config)?;
+    let tokens = texts.prompts.first().map_or(0, |text| text.tokens);
+    let geometry = Geometry::new(pipeline.model, settings, tokens);
     let mut stage = Stage::new(pipeline, Phase::Denoise, watch);
-    let session = stage.session(&record(&net, &config, &geometry)?)?;
+    let session = stage.session(&record(pipeline.model, &config, &geometry)?)?;
     let mut denoiser = Denoiser { stage, session, config, geometry, settings };
     let mut latents = Vec::with_capacity(request.total());
     for index in 0..request.total() {
@@ -51,30 +44,45 @@ pub(crate) fn run<D: Device>(
     Ok(latents)
 }
 
+/// The recording of one model call for a prompt that fits the encoder.
+pub(crate) fn recording<D: Device>(
+    pipeline: &TextToImage<'_, D>,
+    settings: &Settings,
+) -> Result<Recording, Error> {
+    let model = pipeline.model;
+    let config = unet::Config::read(&model.unet.config)?;
+    let tokens = model.encoders.first().map_or(0, |encoder| encoder.tokenizer.limit());
+    record(model, &config, &Geometry::new(model, settings, tokens))
+}
+
 /// Sizes of one model call.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Geometry {
+struct Geometry {
     /// Two under guidance.
-    pub(crate) batch: usize,
+    batch: usize,
     /// Latent rows.
-    pub(crate) height: usize,
+    height: usize,
     /// Latents in a row.
-    pub(crate) width: usize,
+    width: usize,
     /// Tokens of the context.
-    pub(crate) tokens: usize,
+    tokens: usize,
+}
+
+impl Geometry {
+    fn new(model: &Model, settings: &Settings, tokens: usize) -> Self {
+        let scale = model.pixels_per_latent();
+        let (height, width) = (settings.height / scale, settings.width / scale);
+        Self { batch: if settings.is_guided(model) { 2 } else { 1 }, height, width, tokens }
+    }
 }
 
 /// Record one model call.
-pub(crate) fn record(
-    net: &UNet,
-    config: &unet::Config,
-    geometry: &Geometry,
-) -> Result<tensor::Recording, Error> {
+fn record(model: &Model, config: &unet::Config, geometry: &Geometry) -> Result<Recording, Error> {
     let Geometry { batch, height, width, tokens } = *geometry;
+    let net = UNet::load(&Params::new(&model.unet.weights), config)?;
     let graph = Graph::new();
     let inputs = net.inputs(&graph, [batch, height, width], tokens);
     let prediction = net.forward(&inputs);
-    let _ = config;
     graph.finish(&[("prediction", prediction)]).map_err(|e| Error::Engine(e.into()))
 }
 
@@ -88,7 +96,11 @@ struct Denoiser<'a, 'w, D: Device> {
 
 impl<D: Device> Denoiser<'_, '_, D> {
     /// Set what stays the same during all steps of a picture.
-    fn condition(&mut self, text: &Conditioning, negative: Option<&Conditioning>) -> Result<(), Error> {
+    fn condition(
+        &mut self,
+        text: &Conditioning,
+        negative: Option<&Conditioning>,
+    ) -> Result<(), Error> {
         // The negative prompt's half of a batch comes first.
         let halves = || negative.into_iter().chain([text]);
         let context: Vec<f32> = halves().flat_map(|half| half.context.iter().copied()).collect();
@@ -145,7 +157,8 @@ impl<D: Device> Denoiser<'_, '_, D> {
         self.session.write("time", &time.repeat(batch))?;
         self.session.write("sample", &channels_last(sample, pixels).repeat(batch))?;
         let output = self.stage.run(&mut self.session, "prediction", part)?;
-        let mut halves = output.chunks_exact(output.len() / batch).map(|half| channels_first(half, pixels));
+        let mut halves =
+            output.chunks_exact(output.len() / batch).map(|half| channels_first(half, pixels));
         let first = halves.next().unwrap_or_default();
         Ok(match halves.next() {
             None => first,

@@ -1,6 +1,23 @@
 //! Prompt to picture: tokenizer, schedules, samplers, noise and the pipelines.
 
+pub mod bench;
+mod decode;
+mod denoise;
+mod error;
+pub mod memory;
+pub mod model;
 pub mod noise;
+mod picture;
 pub mod prompt;
+mod request;
 pub mod sampler;
 pub mod schedule;
+mod stage;
+mod text;
+mod text_to_image;
+
+pub use error::Error;
+pub use model::Model;
+pub use picture::Picture;
+pub use request::{Decode, Event, Overflow, Phase, Request, Watch};
+pub use text_to_image::{Drawn, Settings, TextToImage};

@@ -10,7 +10,7 @@ pub use defaults::{Default, Defaults};
 
 use std::path::{Path, PathBuf};
 
-use models::lora::Lora;
+use models::lora::{Lora, Part};
 use serde_json::Value;
 use tensor::file::Checkpoint;
 
@@ -41,7 +41,7 @@ pub struct Component {
 }
 
 /// A text encoder and the tokenizer that feeds it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Encoder {
     /// The network.
     pub component: Component,
@@ -50,7 +50,7 @@ pub struct Encoder {
 }
 
 /// An opened model.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Model {
     /// Name for reports and picture metadata: that of the folder or file.
     pub name: String,
@@ -66,6 +66,10 @@ pub struct Model {
     pub scheduler: Value,
     /// Whether a negative prompt that was not given is a zero embedding (`force_zeros_for_empty_prompt`).
     pub zeros_for_empty: bool,
+    /// What the files do not say and was taken to be so, as clauses for the user.
+    pub assumed: Vec<String>,
+    /// Tensors of the files that belong to no network.
+    pub unread: Vec<String>,
 }
 
 /// What to open beside the model itself.
@@ -92,12 +96,26 @@ impl Model {
             return Err(Error::NoModel { path: path.to_owned() });
         };
         if let Some(vae) = &extras.vae {
-            model.vae = if vae.is_dir() { folder::vae(vae)? } else { single::vae(vae, &model.vae)? };
+            model.vae =
+                if vae.is_dir() { folder::vae(vae)? } else { single::vae(vae, model.kind)? };
         }
         for (file, scale) in &extras.loras {
             model.merge(&Lora::open(file)?, *scale)?;
         }
         Ok(model)
+    }
+
+    /// Add a LoRA to the weights, `scale`-fold. Each corrected weight is computed when it is read.
+    fn merge(&mut self, lora: &Lora, scale: f32) -> Result<(), Error> {
+        let encoders = self.encoders.iter_mut().map(|encoder| &mut encoder.component);
+        let parts = [Part::TextEncoder, Part::SecondTextEncoder].into_iter().zip(encoders);
+        let mut parts: Vec<(Part, &mut Component)> = parts.collect();
+        parts.push((Part::Unet, &mut self.unet));
+        lora.check(&parts.iter().map(|(part, _)| *part).collect::<Vec<_>>())?;
+        for (part, component) in parts {
+            component.weights = lora.merge(part, component.weights.clone(), scale)?;
+        }
+        Ok(())
     }
 
     /// All networks, in the order in which a picture needs them.
@@ -112,7 +130,7 @@ impl Model {
     ///
     /// If it names an unknown scheduler or option.
     pub fn scheduler(&self) -> Result<SchedulerConfig, Error> {
-        Ok(SchedulerConfig::from_value(&self.scheduler)?)
+        Ok(SchedulerConfig::from_config(&self.scheduler)?)
     }
 
     /// Whether the decoder is an `AutoencoderTiny`.

@@ -27,6 +27,7 @@ pub use bundled::Padding;
 use attention::Part;
 use bundled::Bundled;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What can be wrong with a tokenizer's files or a prompt.
 #[derive(Debug, thiserror::Error)]
@@ -83,10 +84,10 @@ impl Encoding {
     }
 }
 
-/// A CLIP tokenizer.
-#[derive(Debug)]
+/// A CLIP tokenizer; a handle, cheap to clone.
+#[derive(Clone, Debug)]
 pub struct Tokenizer {
-    words: Words,
+    words: Arc<Words>,
     marks: Marks,
 }
 
@@ -117,7 +118,7 @@ impl Tokenizer {
     /// Missing or unsound files, by name.
     pub fn open(folder: &Path) -> Result<Self, Error> {
         let (tokenizer, marks) = folder::open(folder)?;
-        Ok(Self { words: Words::Files(Box::new(tokenizer)), marks })
+        Ok(Self { words: Arc::new(Words::Files(Box::new(tokenizer))), marks })
     }
 
     /// CLIP's own vocabulary of 49,408 tokens, for checkpoints that carry none.
@@ -128,7 +129,7 @@ impl Tokenizer {
     pub fn clip(padding: Padding) -> Result<Self, Error> {
         let bundled = Bundled::new(padding).map_err(text_error)?;
         let marks = bundled.marks();
-        Ok(Self { words: Words::Bundled(Box::new(bundled)), marks })
+        Ok(Self { words: Arc::new(Words::Bundled(Box::new(bundled))), marks })
     }
 
     /// How many ids an encoding has, marks and padding included.

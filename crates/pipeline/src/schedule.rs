@@ -34,7 +34,7 @@ mod settings;
 mod spacing;
 mod table;
 
-pub use config::SchedulerConfig;
+pub use config::{SchedulerConfig, json_with_infinities};
 pub use error::Error;
 pub use method::{Family, NoiseSchedule, SamplingMethod};
 pub use options::{

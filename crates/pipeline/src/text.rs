@@ -2,7 +2,7 @@
 
 use models::Params;
 use models::clip::{TextConfig, TextModel};
-use tensor::{Device, Graph, Session};
+use tensor::{Device, Graph, Recording, Session};
 
 use crate::denoise::Texts;
 use crate::model::{Encoder, Kind};
@@ -50,6 +50,20 @@ pub(crate) fn encode<D: Device>(
     Ok(Texts { prompts: encoded, negative })
 }
 
+/// The recording of one encoder's call.
+pub(crate) fn recording<D: Device>(
+    pipeline: &TextToImage<'_, D>,
+    request: &Request,
+    encoder: &Encoder,
+) -> Result<Recording, Error> {
+    let watch = &Watch::default();
+    let component = &encoder.component;
+    let config = TextConfig::read(&component.config)?;
+    let model = TextModel::load(&Params::new(&component.weights), &config)?;
+    let encode = Encode { pipeline, request, encoder, watch };
+    encode.record(&model, encode.skipped(false))
+}
+
 /// One encoder at work on all texts.
 struct Encode<'a, D: Device> {
     pipeline: &'a TextToImage<'a, D>,
@@ -81,9 +95,12 @@ impl<D: Device> Encode<'_, D> {
             let mut text = Conditioning::default();
             for chunk in chunks {
                 session.write_index("ids", &chunk.ids)?;
-                session.write_index("eos", &[config.eos_position(&chunk.ids)])?;
+                if model.has_projection() {
+                    session.write_index("eos", &[config.eos_position(&chunk.ids)])?;
+                }
                 let context = stage.run(session, "context", (done, total))?;
-                let pooled = if model.has_projection() { session.read("pooled")? } else { Vec::new() };
+                let pooled =
+                    if model.has_projection() { session.read("pooled")? } else { Vec::new() };
                 text = text.then(weighted(context, chunk), pooled, chunk.ids.len());
                 done += 1;
             }
@@ -131,11 +148,11 @@ impl<D: Device> Encode<'_, D> {
         }
     }
 
-    fn record(&self, model: &TextModel, skipped: usize) -> Result<tensor::Recording, Error> {
+    fn record(&self, model: &TextModel, skipped: usize) -> Result<Recording, Error> {
         let graph = Graph::new();
         let ids = graph.index("ids", [1, self.encoder.tokenizer.limit()]);
         let eos = graph.index("eos", [1]);
-        let output = model.forward(ids, eos)?;
+        let output = model.forward(ids, eos);
         // SDXL takes hidden states as they are; Stable Diffusion normalises them.
         let context = match self.pipeline.model.kind {
             Kind::StableDiffusionXl => output.hidden(skipped)?,
@@ -152,7 +169,8 @@ fn weighted(mut context: Vec<f32>, encoding: &Encoding) -> Vec<f32> {
     if !encoding.is_weighted() {
         return context;
     }
-    let mean = |numbers: &[f32]| numbers.iter().map(|&x| f64::from(x)).sum::<f64>() / numbers.len() as f64;
+    let mean =
+        |numbers: &[f32]| numbers.iter().map(|&x| f64::from(x)).sum::<f64>() / numbers.len() as f64;
     let before = mean(&context);
     let channels = context.len() / encoding.weights.len();
     for (token, weight) in context.chunks_exact_mut(channels).zip(&encoding.weights) {

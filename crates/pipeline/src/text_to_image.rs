@@ -91,12 +91,16 @@ impl<'a, D: Device> TextToImage<'a, D> {
         const LARGEST: usize = 16_384;
         let grain = self.model.pixels_per_latent().max(8);
         if pixels > LARGEST {
-            return Err(Error::Request(format!("{name} {pixels} is too large; the most is {LARGEST}")));
+            return Err(Error::Request(format!(
+                "{name} {pixels} is too large; the most is {LARGEST}"
+            )));
         }
         if pixels == 0 || !pixels.is_multiple_of(grain) {
             let below = (pixels / grain).max(1) * grain;
             let nearest = format!("use {below} or {}", below + grain);
-            return Err(Error::Request(format!("{name} {pixels} is not a multiple of {grain}; {nearest}")));
+            return Err(Error::Request(format!(
+                "{name} {pixels} is not a multiple of {grain}; {nearest}"
+            )));
         }
         Ok(pixels)
     }
@@ -115,13 +119,15 @@ impl<'a, D: Device> TextToImage<'a, D> {
     ) -> Result<Result<(), E>, Error> {
         let settings = self.settings(request)?;
         let texts = timed(watch, Phase::Text, || text::encode(self, request, &settings, watch))?;
-        let latents =
-            timed(watch, Phase::Denoise, || denoise::run(self, request, &settings, (&texts, watch)))?;
+        let latents = timed(watch, Phase::Denoise, || {
+            denoise::run(self, request, &settings, (&texts, watch))
+        })?;
         drop(texts);
         let mut result = Ok(());
         timed(watch, Phase::Decode, || {
             decode::run(self, request, &settings, (latents, watch), &mut |index, picture| {
-                let (prompt, seed) = (&request.prompts[index / request.pictures], request.seed_of(index));
+                let (prompt, seed) =
+                    (&request.prompts[index / request.pictures], request.seed_of(index));
                 result = deliver(Drawn { index, prompt, seed, picture });
                 result.is_ok()
             })

@@ -279,7 +279,9 @@ mod properties {
             steps in prop_oneof![0_usize..40, 990_usize..1010],
         ) {
             let mut json = json!({"_class_name": "EulerDiscreteScheduler"});
-            fields.into_iter().for_each(|(field, value)| json[field] = value);
+            for (field, value) in fields {
+                json[field] = value;
+            }
             let config = SchedulerConfig::from_config(&json).and_then(|c| c.with_method(method));
             let config = config.and_then(|c| match schedule {
                 Some(schedule) => c.with_schedule(schedule),

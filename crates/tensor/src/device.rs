@@ -10,7 +10,7 @@ pub use reference::{Buffers, Numbers, Reference};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::program::{BufferId, Op, Program};
+use crate::program::{BufferId, Op, Program, Slot};
 use crate::{Error, Weight};
 
 /// Something that runs programs.
@@ -22,6 +22,9 @@ pub trait Device {
 
     /// Working memory that `op` needs, in bytes.
     fn scratch(&self, op: &Op, program: &Program) -> usize;
+
+    /// Bytes that a weight of a program keeps in memory once it is prepared.
+    fn resident_bytes(&self, slot: &Slot) -> usize;
 
     /// Bring all weights of `program` that are not there yet into the form in which it needs them.
     ///

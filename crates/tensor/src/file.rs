@@ -112,6 +112,14 @@ pub enum Error {
         /// The format's name in the file.
         dtype: String,
     },
+    /// A correction that holds NaN or infinity.
+    #[error("the correction of `{name}` of {place} holds NaN or infinity; use another copy of it")]
+    NotFinite {
+        /// Where the tensor is.
+        place: String,
+        /// The tensor.
+        name: String,
+    },
     /// A tensor whose shape does not allow what is asked of it.
     #[error(
         "tensor `{name}` of {place} has shape {shape:?}, which {obstacle}; check that the file \

@@ -13,7 +13,7 @@ mod shape;
 mod weight;
 
 pub use arena::{Arena, Lease};
-pub use device::{Control, Cpu, Device, Reference};
+pub use device::{Control, Cpu, CpuWeights, Device, Reference};
 pub use error::Error;
 pub use graph::{Graph, Recording, ShapeError, Value};
 pub use plan::{Plan, Precision};

@@ -48,7 +48,7 @@ impl Weight {
 
     /// The number format of the checkpoint; `None` where the tensor cannot be read, which [`Weight::view`] explains.
     pub fn dtype(&self) -> Option<Dtype> {
-        self.view().ok().map(|view| view.dtype)
+        self.0.source.dtype(&self.0.name)
     }
 
     /// The numbers, as the checkpoint stores them.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use kernels::Level;
+use kernels::isa::Level;
 use pipeline::model::{Extras, Model};
 use tensor::{Cpu, Plan, Precision};
 
@@ -24,7 +24,10 @@ pub(crate) fn cpu(threads: Option<u16>) -> Result<Cpu> {
         Some(name) => {
             let level: Level = name.parse().map_err(|e| anyhow::anyhow!("MIXDQ_ISA: {e}"))?;
             let here = Level::available().contains(&level);
-            anyhow::ensure!(here, "MIXDQ_ISA: this CPU has no {name}; `mixdq doctor` lists what it has");
+            anyhow::ensure!(
+                here,
+                "MIXDQ_ISA: this CPU has no {name}; `mixdq doctor` lists what it has"
+            );
             level
         }
         None => Level::detect(),

@@ -62,8 +62,12 @@ fn prompts(args: &Generate) -> Result<Vec<String>> {
     if let Some(path) = &args.prompts {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the prompts in {}", path.display()))?;
-        let lines: Vec<String> =
-            text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+        let lines: Vec<String> = text
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .map(str::to_owned)
+            .collect();
         ensure!(!lines.is_empty(), "{} has no prompts; write one on each line", path.display());
         return Ok(lines);
     }
@@ -77,7 +81,8 @@ fn prompts(args: &Generate) -> Result<Vec<String>> {
 fn seed(typed: i64) -> Result<u64> {
     match typed {
         -1 => {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+            let now =
+                SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
             let seed = u64::from(now.subsec_nanos()) ^ (now.as_secs() & 0xffff_ffff);
             report::say(&format!("seed {seed}"));
             Ok(seed)
@@ -100,7 +105,10 @@ fn announce(args: &Generate, settings: &Settings) {
         said.push(format!("{}x{} ({})", settings.width, settings.height, defaults.size.from));
     }
     if args.sampling_method.is_none() {
-        said.push(format!("sampler {} (the model's scheduler)", settings.scheduler.family().name()));
+        said.push(format!(
+            "sampler {} (the model's scheduler)",
+            settings.scheduler.family().name()
+        ));
     }
     if !said.is_empty() {
         report::say(&format!("defaults: {}", said.join(", ")));

@@ -10,7 +10,7 @@ use crate::{
     format::{Activations, PANEL},
     isa::{Bf16Dot, Bf16Op, Isa, LANES, SimdOp},
     math,
-    matmul::{Arithmetic, Fma, PairDot, Strip, multiply, tiles},
+    matmul::{Ahead, Arithmetic, Fma, Keep, PairDot, Strip, Sums, multiply, tiles},
     scratch::Scratch,
     threads::OutputTile,
 };
@@ -93,19 +93,21 @@ impl QueryBlock<'_, '_> {
             for panel in keys.start / PANEL..keys.end.div_ceil(PANEL) {
                 let width = sizes.width(panel);
                 let bytes = sizes.key_panel_bytes();
+                let b = bytemuck::cast_slice(&packed.keys[(panels + panel) * bytes..][..bytes]);
                 let strip = Strip {
                     groups: dim * sizes.size() / 4,
                     segments: 1,
-                    b: bytemuck::cast_slice(&packed.keys[(panels + panel) * bytes..][..bytes]),
+                    b,
                     b_stride: width / LANES,
                     vectors: width / LANES,
+                    ahead: Ahead::nothing(b),
                     accumulate: false,
                 };
                 for rows in tiles(count, I::TILE_ROWS) {
                     let to = &mut scores[rows.start * stride + panel * PANEL - keys.start..];
                     let row = |_, r| query(rows.start + r);
-                    let sums = (to, stride / LANES);
-                    multiply((isa, arithmetic), &strip, (rows.len(), row), sums);
+                    let sums = Sums { values: to, stride: stride / LANES };
+                    multiply((isa, arithmetic), &strip, (rows.len(), row), (sums, Keep));
                 }
             }
             for row in 0..count {
@@ -121,12 +123,14 @@ impl QueryBlock<'_, '_> {
             }
             let bytes = sizes.value_panel_bytes();
             let start = (panels + keys.start / PANEL) * bytes;
+            let b = bytemuck::cast_slice(&packed.values[start..]);
             let strip = Strip {
                 groups: keys.len().div_ceil(4 / sizes.size()),
                 segments: 1,
-                b: bytemuck::cast_slice(&packed.values[start..]),
+                b,
                 b_stride: padded / LANES,
                 vectors: padded / LANES,
+                ahead: Ahead::nothing(b),
                 accumulate: true,
             };
             let weights = if sizes.is_bf16_dot() {
@@ -136,8 +140,8 @@ impl QueryBlock<'_, '_> {
             };
             for rows in tiles(count, I::TILE_ROWS) {
                 let row = |_, r| &weights[(rows.start + r) * stride * sizes.size()..];
-                let sums = (&mut sums[rows.start * padded..], padded / LANES);
-                multiply((isa, arithmetic), &strip, (rows.len(), row), sums);
+                let sums = Sums { values: &mut sums[rows.start * padded..], stride: padded / LANES };
+                multiply((isa, arithmetic), &strip, (rows.len(), row), (sums, Keep));
             }
         }
         for (row, [_, total]) in states[..count].iter().enumerate() {

@@ -1,10 +1,10 @@
 //! AVX-512: one 512-bit register per vector, with and without products of bf16 pairs.
 
 use std::arch::x86_64::{
-    __m256i, __m512, __m512bh, __m512i, _CMP_LT_OQ, _CMP_UNORD_Q, _mm256_loadu_si256,
+    __m256bh, __m256i, __m512, __m512bh, _CMP_LT_OQ, _CMP_UNORD_Q, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm256_loadu_si256,
     _mm256_storeu_si256, _mm512_abs_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
     _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16,
-    _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_div_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps,
+    _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_cvtph_ps, _mm512_div_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps,
     _mm512_loadu_ps, _mm512_mask_blend_epi32, _mm512_mask_blend_ps, _mm512_max_ps, _mm512_min_ps,
     _mm512_mul_ps, _mm512_or_si512, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps,
     _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
@@ -28,7 +28,7 @@ type V = __m512;
 
 /// The table, the same for both tokens.
 macro_rules! isa {
-    ($token:ident) => {
+    ($token:ident, $narrow:ident) => {
         impl Isa for $token {
             const LEVEL: Level = Level::$token;
             const TILE_ROWS: usize = 6;
@@ -83,9 +83,21 @@ macro_rules! isa {
             fn narrow_bf16(self, v: V, to: &mut [u16; LANES]) {
                 // SAFETY: 16 numbers are writable, and `self` proves that the CPU has AVX-512.
                 unsafe {
-                    let narrow = _mm512_cvtepi32_epi16(round_to_bf16(v));
+                    let narrow = $narrow(v);
                     _mm256_storeu_si256(to.as_mut_ptr().cast::<__m256i>(), narrow);
                 }
+            }
+
+            #[inline(always)]
+            fn prefetch<T>(self, at: *const T) {
+                // SAFETY: a prefetch reads nothing, and every x86-64 CPU has it.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+            }
+
+            #[inline(always)]
+            fn prefetch_far<T>(self, at: *const T) {
+                // SAFETY: a prefetch reads nothing, and every x86-64 CPU has it.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
             }
 
             #[inline(always)]
@@ -99,8 +111,8 @@ macro_rules! isa {
     };
 }
 
-isa!(Avx512);
-isa!(Avx512Bf16);
+isa!(Avx512, round_to_bf16);
+isa!(Avx512Bf16, convert_to_bf16);
 
 impl Bf16Dot for Avx512Bf16 {
     #[inline(always)]
@@ -130,13 +142,25 @@ impl Avx512Bf16 {
     }
 }
 
-/// The bf16 bits of each lane in its lower half.
+/// Each lane rounded to bf16 by the instruction for it, which takes what is below the least normal
+/// number for zero.
+///
+/// # Safety
+///
+/// The CPU must have AVX512-BF16.
+#[inline(always)]
+unsafe fn convert_to_bf16(v: V) -> __m256i {
+    // SAFETY: the caller guarantees AVX512-BF16; the types are 32 bytes each.
+    unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v)) }
+}
+
+/// Each lane rounded to bf16.
 ///
 /// # Safety
 ///
 /// The CPU must have AVX-512 F.
 #[inline(always)]
-unsafe fn round_to_bf16(v: V) -> __m512i {
+unsafe fn round_to_bf16(v: V) -> __m256i {
     // SAFETY: the caller guarantees AVX-512.
     unsafe {
         let bits = _mm512_castps_si512(v);
@@ -146,6 +170,7 @@ unsafe fn round_to_bf16(v: V) -> __m512i {
         let rounded = _mm512_srli_epi32::<16>(_mm512_add_epi32(bits, bias));
         // A mantissa cut to zero would turn "not a number" into infinity: set its quiet bit.
         let quiet = _mm512_or_si512(top, _mm512_set1_epi32(0x40));
-        _mm512_mask_blend_epi32(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v), rounded, quiet)
+        let unordered = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+        _mm512_cvtepi32_epi16(_mm512_mask_blend_epi32(unordered, rounded, quiet))
     }
 }

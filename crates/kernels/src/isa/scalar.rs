@@ -21,6 +21,7 @@ fn power_of_two(n: f32) -> f32 {
     f32::from_bits(((n as i32).wrapping_add(127) << 23) as u32)
 }
 
+// Never inlined: no target feature is at stake here, and sixteen lanes of straight code in every kernel would take the compiler minutes.
 impl Isa for Scalar {
     const LEVEL: Level = Level::Scalar;
     const TILE_ROWS: usize = 4;
@@ -28,67 +29,67 @@ impl Isa for Scalar {
 
     type V = V;
 
-    #[inline(always)]
+    #[inline(never)]
     fn splat(self, x: f32) -> V {
         [x; LANES]
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn load(self, from: &V) -> V {
         *from
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn store(self, v: V, to: &mut V) {
         *to = v;
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn add(self, a: V, b: V) -> V {
         map2(a, b, |a, b| a + b)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn sub(self, a: V, b: V) -> V {
         map2(a, b, |a, b| a - b)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn mul(self, a: V, b: V) -> V {
         map2(a, b, |a, b| a * b)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn div(self, a: V, b: V) -> V {
         map2(a, b, |a, b| a / b)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn fma(self, a: V, b: V, c: V) -> V {
         std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn max(self, a: V, b: V) -> V {
         map2(a, b, |a, b| if a > b { a } else { b })
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn min(self, a: V, b: V) -> V {
         map2(a, b, |a, b| if a < b { a } else { b })
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn select_less(self, a: V, b: V, [then, otherwise]: [V; 2]) -> V {
         std::array::from_fn(|i| if a[i] < b[i] { then[i] } else { otherwise[i] })
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn abs(self, a: V) -> V {
         a.map(f32::abs)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn scale_by_power_of_two(self, v: V, n: V) -> V {
         // Two factors, because 2ⁿ itself may be out of range; only the second product rounds.
         map2(v, n, |v, n| {
@@ -97,17 +98,17 @@ impl Isa for Scalar {
         })
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn widen_bf16(self, from: &[u16; LANES]) -> V {
         from.map(|bits| f32::from_bits(u32::from(bits) << 16))
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn narrow_bf16(self, v: V, to: &mut [u16; LANES]) {
         *to = v.map(|x| bf16::from_f32(x).to_bits());
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn widen_f16(self, from: &[u16; LANES]) -> V {
         from.map(|bits| f16::from_bits(bits).to_f32_const())
     }

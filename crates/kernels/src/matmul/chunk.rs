@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use super::{
-    Arithmetic, Epilogue, Fma, Geometry, PairDot, Strip, multiply,
+    Ahead, Arithmetic, Epilogue, Fma, Geometry, PairDot, Strip, Sums,
+    epilogue::Direct,
+    multiply,
     plan::Plan,
     rows::{Block, RowTable},
 };
@@ -63,6 +65,8 @@ impl Chunk<'_, '_> {
         let sums = scratch.take::<f32>(plan.partial_length());
         if layout.depth() == 0 {
             sums.fill(0.0);
+            let sums = &sums[..count * width];
+            epilogue.finish(isa, &mut output, (0..count, sums, width));
         }
         let widened = scratch.take::<f32>(plan.widened_length());
         let gathered = scratch.take::<f32>(plan.gathered_length());
@@ -72,8 +76,10 @@ impl Chunk<'_, '_> {
             Activations::F32(values) => bytemuck::cast_slice::<f32, u8>(values),
             Activations::Bf16(values) => bytemuck::cast_slice(values),
         };
+        let is_whole = output.cell.columns.len() == width;
+        let is_direct = is_whole && epilogue.is_linear();
         let blocks = Blocks { layout, plan };
-        for (block, is_first) in blocks.iter() {
+        for (block, is_first, is_last) in blocks.iter() {
             let b = if plan.widens_panels() {
                 widen(isa, (&layout, width), &block, (bytes, widened));
                 &*widened
@@ -82,39 +88,52 @@ impl Chunk<'_, '_> {
                 let first = block.taps.start * layout.padded_channels() + block.channels.start;
                 bytemuck::cast_slice(&bytes[first * row..])
             };
-            let depth = block.channels.len() * size;
-            let strip = |groups, segments| Strip {
-                groups,
-                segments,
-                b,
-                b_stride: width / LANES,
-                vectors: width / LANES,
-                accumulate: !is_first,
-            };
-            let gather_depth = block.taps.len() * block.channels.len();
-            if plan.is_gathered() {
+            let depth = block.taps.len() * block.channels.len();
+            let (segments, groups) = if plan.is_gathered() {
                 table.gather(isa, (input, &block), gathered);
-            }
-            for rows in tiles(count, I::TILE_ROWS) {
-                let sums = (&mut sums[rows.start * width..rows.end * width], width / LANES);
-                if plan.is_gathered() {
-                    let gathered = bytemuck::cast_slice::<f32, u8>(gathered);
-                    let row = |_, r| &gathered[(rows.start + r) * gather_depth * 4..];
-                    let strip = strip(gather_depth, 1);
-                    multiply((isa, arithmetic), &strip, (rows.len(), row), sums);
-                } else {
-                    let row = |segment, r| {
-                        match table.start(block.taps.start + segment, rows.start + r) {
-                            Some(start) => &raw[(start + block.channels.start) * size..],
-                            None => blank,
-                        }
-                    };
-                    let strip = strip(depth / 4, block.taps.len());
-                    multiply((isa, arithmetic), &strip, (rows.len(), row), sums);
+                (1, depth)
+            } else {
+                (block.taps.len(), block.channels.len() * size / 4)
+            };
+            let gathered = bytemuck::cast_slice::<f32, u8>(gathered);
+            let vectors = width / LANES;
+            let ahead = Ahead::new(b, segments * groups, vectors);
+            for (tile, rows) in tiles(count, I::TILE_ROWS).enumerate() {
+                let strip = Strip {
+                    groups,
+                    segments,
+                    b,
+                    b_stride: vectors,
+                    vectors,
+                    ahead: ahead.of_tile(tile),
+                    accumulate: !is_first,
+                };
+                let row = |segment, r| {
+                    let r = rows.start + r;
+                    if plan.is_gathered() {
+                        return &gathered[r * depth * 4..];
+                    }
+                    match table.start(block.taps.start + segment, r) {
+                        Some(start) => &raw[(start + block.channels.start) * size..],
+                        None => blank,
+                    }
+                };
+                let values = &mut sums[rows.start * width..rows.end * width];
+                let to = Sums { values, stride: vectors };
+                let sink = Direct {
+                    epilogue,
+                    output: &mut output,
+                    first: rows.start,
+                    takes: is_direct && is_last,
+                };
+                multiply((isa, arithmetic), &strip, (rows.len(), row), (to, sink));
+                if is_last && !is_direct {
+                    // While the tile is near, and while its stores overlap with the next tile.
+                    let sums = &sums[rows.start * width..rows.end * width];
+                    epilogue.finish(isa, &mut output, (rows, sums, width));
                 }
             }
         }
-        epilogue.finish(isa, &mut output, (0..count, &sums[..count * width], width));
     }
 }
 
@@ -125,8 +144,8 @@ struct Blocks<'a> {
 }
 
 impl Blocks<'_> {
-    /// Each block, and whether it is the first.
-    fn iter(&self) -> impl Iterator<Item = (Block, bool)> {
+    /// Each block, and whether it is the first and the last.
+    fn iter(&self) -> impl Iterator<Item = (Block, bool, bool)> {
         let PanelLayout { taps, channels, .. } = self.layout;
         let Plan { tap_block, channel_block, .. } = *self.plan;
         (0..taps).step_by(tap_block).flat_map(move |tap| {
@@ -135,7 +154,8 @@ impl Blocks<'_> {
                     taps: tap..taps.min(tap + tap_block),
                     channels: channel..channels.min(channel + channel_block),
                 };
-                (block, (tap, channel) == (0, 0))
+                let is_last = block.taps.end == taps && block.channels.end == channels;
+                (block, (tap, channel) == (0, 0), is_last)
             })
         })
     }

@@ -6,6 +6,7 @@ use crate::{
     activation::Activation,
     isa::{Isa, LANES},
     math,
+    matmul::tile::Sink,
     threads::OutputTile,
 };
 
@@ -63,6 +64,11 @@ pub enum Gate {
 }
 
 impl Epilogue<'_> {
+    /// Whether nothing but sums and a factor follow the product.
+    pub(super) fn is_linear(&self) -> bool {
+        self.activation == Activation::None && self.gate == Gate::None
+    }
+
     /// Finish rows `rows` of `output` (counted within its tile) from their sums `[rows, width]`.
     #[inline(always)]
     pub(super) fn finish<I: Isa>(
@@ -136,4 +142,101 @@ impl Epilogue<'_> {
             output.write(isa, (row, start), y);
         }
     }
+}
+
+/// Finishes the rows of a tile from registers, for an epilogue that is linear and a panel whose
+/// lanes are all outputs.
+pub(super) struct Direct<'e, 'o, 't> {
+    pub(super) epilogue: &'e Epilogue<'e>,
+    pub(super) output: &'o mut OutputTile<'t>,
+    /// The first row, counted within the tile of the output.
+    pub(super) first: usize,
+    /// Whether rows are finished; otherwise they go to the sums.
+    pub(super) takes: bool,
+}
+
+impl Direct<'_, '_, '_> {
+    /// The summands of a row from `column` on, counted within the tile of the output.
+    #[inline(always)]
+    fn summands(&self, row: usize, column: usize) -> [Option<&[f32]>; 3] {
+        let Epilogue { bias, shift, residual, .. } = *self.epilogue;
+        let row = self.output.cell.rows.start + row;
+        let column = self.output.cell.columns.start + column;
+        [
+            bias.map(|bias| &bias[column..]),
+            shift.map(|shift| {
+                &shift.values[row / shift.rows_per_batch * shift.stride + column..]
+            }),
+            residual.map(|residual| &residual.values[row * residual.stride + column..]),
+        ]
+    }
+}
+
+impl<I: Isa> Sink<I> for Direct<'_, '_, '_> {
+    #[inline(always)]
+    fn expect<const C: usize>(&mut self, isa: I, row: usize, vector: usize) {
+        if !self.takes {
+            return;
+        }
+        let (row, column) = (self.first + row, vector * LANES);
+        if let Some(residual) = self.epilogue.residual {
+            let global = self.output.cell.rows.start + row;
+            let start = global * residual.stride + self.output.cell.columns.start + column;
+            let row = &residual.values[start..];
+            (0..C).for_each(|c| isa.prefetch(row.as_ptr().wrapping_add(c * LANES)));
+        }
+        if let Some(tile) = &mut self.output.f32 {
+            let row = &tile.row(row)[column..];
+            (0..C).for_each(|c| isa.prefetch(row.as_ptr().wrapping_add(c * LANES)));
+        }
+        if let Some(tile) = &mut self.output.bf16 {
+            let row = &tile.row(row)[column..];
+            (0..C).step_by(2).for_each(|c| isa.prefetch(row.as_ptr().wrapping_add(c * LANES)));
+        }
+    }
+
+    #[inline(always)]
+    fn takes(&self) -> bool {
+        self.takes
+    }
+
+    #[inline(always)]
+    fn take<const C: usize>(
+        &mut self,
+        isa: I,
+        (row, vector): (usize, usize),
+        mut acc: [I::V; C],
+    ) {
+        let (row, column) = (self.first + row, vector * LANES);
+        for summand in self.summands(row, column).into_iter().flatten() {
+            let summand = vectors::<f32, C>(summand);
+            acc = std::array::from_fn(|c| isa.add(acc[c], isa.load(&summand[c])));
+        }
+        if let Some(scale) = self.epilogue.scale {
+            acc = acc.map(|acc| isa.mul(acc, isa.splat(scale)));
+        }
+        if let Some(tile) = &mut self.output.f32 {
+            let to = vectors_mut::<f32, C>(&mut tile.row(row)[column..]);
+            (0..C).for_each(|c| isa.store(acc[c], &mut to[c]));
+        }
+        if let Some(tile) = &mut self.output.bf16 {
+            let to = vectors_mut::<u16, C>(&mut tile.row(row)[column..]);
+            (0..C).for_each(|c| isa.narrow_bf16(acc[c], &mut to[c]));
+        }
+    }
+}
+
+/// What every row has room for, as the panel is no wider than the output.
+const WIDE: &str = "rows are as wide as the panel";
+
+/// The first `C` vectors of a row; their number is known, so that loops over them vanish.
+#[inline(always)]
+fn vectors<T, const C: usize>(row: &[T]) -> &[[T; LANES]; C] {
+    row.as_chunks().0.first_chunk().expect(WIDE)
+}
+
+/// [`vectors`] to be written.
+#[inline(always)]
+fn vectors_mut<T, const C: usize>(row: &mut [T]) -> &mut [[T; LANES]; C] {
+    row.as_chunks_mut().0.first_chunk_mut().expect(WIDE)
 }

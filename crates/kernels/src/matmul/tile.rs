@@ -6,6 +6,8 @@
 //! 2. A number of `a` is four bytes, one `f32` or two bf16, and a vector of `b` is sixteen such
 //!    groups, so that one body serves both formats; only the multiplication differs.
 //! 3. Rows of `a` are found and checked once per tile and tap; the loads inside are unchecked.
+//! 4. Where nothing but sums and a factor follow the product, finished accumulators go from the
+//!    registers to their place, whose cache lines were asked for before the first multiplication.
 
 #![allow(unsafe_code, reason = "unchecked loads of checked rows, in the innermost loop")]
 
@@ -54,30 +56,104 @@ pub(crate) struct Strip<'a> {
     pub(crate) b_stride: usize,
     /// Vectors per row that are multiplied.
     pub(crate) vectors: usize,
-    /// Whether sums start from what `sums` holds.
+    /// What will be read soon.
+    pub(crate) ahead: Ahead,
+    /// Whether sums start from what the buffer of sums holds.
     pub(crate) accumulate: bool,
+}
+
+/// Memory that will be read soon, of which a line is asked for with each group of `k`.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    at: *const f32,
+    /// Numbers per line, or zero if nothing is to be asked for.
+    step: usize,
+    lines: usize,
+    tiles: usize,
+}
+
+impl Ahead {
+    /// What follows a block of `b` that has `rows` rows of `vectors` vectors: the next block.
+    #[inline(always)]
+    pub(crate) fn new(b: &[f32], rows: usize, vectors: usize) -> Self {
+        let end = b.as_ptr().wrapping_add(rows * vectors * LANES);
+        Self { at: end, step: LANES, lines: rows, tiles: vectors }
+    }
+
+    /// Nothing new: `b` is asked for, which is near.
+    #[inline(always)]
+    pub(crate) fn nothing(b: &[f32]) -> Self {
+        Self { at: b.as_ptr(), step: 0, lines: 0, tiles: 0 }
+    }
+
+    /// The part that tile number `tile` is to ask for; the first few ask for all.
+    #[inline(always)]
+    pub(crate) fn of_tile(self, tile: usize) -> Self {
+        if tile < self.tiles {
+            Self { at: self.at.wrapping_add(tile * self.lines * LANES), ..self }
+        } else {
+            let near = self.at.wrapping_sub(self.lines * LANES);
+            Self { at: near, step: 0, ..self }
+        }
+    }
+}
+
+/// Where the sums of a tile are kept between blocks of `k`.
+pub(crate) struct Sums<'a> {
+    /// Rows of vectors.
+    pub(crate) values: &'a mut [f32],
+    /// Distance of two rows in vectors.
+    pub(crate) stride: usize,
+}
+
+/// What becomes of the accumulators of a tile.
+pub(crate) trait Sink<I: Isa> {
+    /// Bring near what vectors `vector..vector + C` of row `row` will touch.
+    fn expect<const C: usize>(&mut self, isa: I, row: usize, vector: usize);
+
+    /// Whether accumulators go to [`Sink::take`] and not to the sums.
+    fn takes(&self) -> bool;
+
+    /// Take vectors `vector..vector + C` of row `row`, where `place` is `(row, vector)`.
+    fn take<const C: usize>(&mut self, isa: I, place: (usize, usize), acc: [I::V; C]);
+}
+
+/// Everything goes to the sums.
+pub(crate) struct Keep;
+
+impl<I: Isa> Sink<I> for Keep {
+    #[inline(always)]
+    fn expect<const C: usize>(&mut self, _: I, _: usize, _: usize) {}
+
+    #[inline(always)]
+    fn takes(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn take<const C: usize>(&mut self, _: I, _: (usize, usize), _: [I::V; C]) {}
 }
 
 /// Multiply `count` rows, at most `I::TILE_ROWS`.
 ///
-/// `row(segment, r)` is row `r` of `a` in a segment, at least `groups` groups long. The sums are
-/// rows of `vectors` vectors in `sums`, `sums_stride` vectors apart.
+/// `row(segment, r)` is row `r` of `a` in a segment, at least `groups` groups long.
 #[inline(always)]
-pub(crate) fn multiply<'r, I: Isa, A: Arithmetic<I>>(
+pub(crate) fn multiply<'r, I: Isa, A: Arithmetic<I>, S: Sink<I>>(
     (isa, arithmetic): (I, A),
     strip: &Strip<'_>,
     (count, row): (usize, impl Fn(usize, usize) -> &'r [u8]),
-    (sums, sums_stride): (&mut [f32], usize),
+    (mut sums, mut sink): (Sums<'_>, S),
 ) {
     let mut vector = 0;
     while vector < strip.vectors {
         let vectors = I::TILE_VECTORS.min(strip.vectors - vector);
-        let tile = Tile { strip, vector, sums_stride };
+        let tile = Tile { strip, vector };
         macro_rules! by_size {
             ($($r:literal: $($c:literal)+),+) => {
                 match (count, vectors) {
                     $($(($r, $c) if $r <= I::TILE_ROWS && $c <= I::TILE_VECTORS => {
-                        tile.run::<I, A, $r, $c>((isa, arithmetic), &row, sums);
+                        let to = (&mut sums, &mut sink);
+                        tile.run::<I, A, S, $r, $c>((isa, arithmetic), &row, to);
                     })+)+
                     _ => unreachable!("tiles have at most {} rows", I::TILE_ROWS),
                 }
@@ -88,33 +164,51 @@ pub(crate) fn multiply<'r, I: Isa, A: Arithmetic<I>>(
     }
 }
 
+/// Repeat a block for each row of a tile, with the row's number as a constant: accumulators stay in
+/// registers only if every index is known before the compiler decides where arrays live.
+macro_rules! for_each_row {
+    ($r:ident < $rows:ident $body:block) => {
+        for_each_row!($r < $rows $body 0 1 2 3 4 5)
+    };
+    ($r:ident < $rows:ident $body:block $($n:literal)+) => {
+        $(if $rows > $n {
+            let $r = $n;
+            $body
+        })+
+    };
+}
+
 /// One register tile of a strip.
 struct Tile<'s, 'a> {
     strip: &'s Strip<'a>,
     /// First vector of each row of `b` and of the sums.
     vector: usize,
-    sums_stride: usize,
 }
 
 impl Tile<'_, '_> {
     #[inline(always)]
-    fn run<'r, I: Isa, A: Arithmetic<I>, const R: usize, const C: usize>(
+    fn run<'r, I: Isa, A: Arithmetic<I>, S: Sink<I>, const R: usize, const C: usize>(
         &self,
         (isa, arithmetic): (I, A),
         row: &impl Fn(usize, usize) -> &'r [u8],
-        sums: &mut [f32],
+        (sums, sink): (&mut Sums<'_>, &mut S),
     ) {
-        let Strip { groups, segments, b, b_stride, accumulate, .. } = *self.strip;
-        assert!(self.vector + C <= b_stride && self.vector + C <= self.sums_stride);
+        let Strip { groups, segments, b, b_stride, accumulate, ahead, .. } = *self.strip;
+        assert!(self.vector + C <= b_stride && self.vector + C <= sums.stride);
         assert!(b.len() >= segments * groups * b_stride * LANES, "rows of b");
-        assert!(sums.len() >= ((R - 1) * self.sums_stride + self.vector + C) * LANES, "sums");
-        let sums = sums[self.vector * LANES..].as_mut_ptr();
+        let needed = ((R - 1) * sums.stride + self.vector + C) * LANES;
+        assert!(sums.values.len() >= needed, "sums");
+        let stride = sums.stride;
+        let sums = sums.values[self.vector * LANES..].as_mut_ptr();
         let mut acc = [[isa.splat(0.0); C]; R];
+        for r in 0..R {
+            sink.expect::<C>(isa, r, self.vector);
+        }
         if accumulate {
             for (r, acc) in acc.iter_mut().enumerate() {
                 for (c, acc) in acc.iter_mut().enumerate() {
-                    // SAFETY: the second assertion bounds the rows of sums.
-                    *acc = unsafe { load(isa, sums.add((r * self.sums_stride + c) * LANES)) };
+                    // SAFETY: the third assertion bounds the rows of sums.
+                    *acc = unsafe { load(isa, sums.add((r * stride + c) * LANES)) };
                 }
             }
         }
@@ -125,8 +219,10 @@ impl Tile<'_, '_> {
                 row.as_ptr()
             });
             let b = b[segment * groups * b_stride * LANES..][self.vector * LANES..].as_ptr();
+            let next = ahead.at.wrapping_add(segment * groups * ahead.step);
             for k in 0..groups {
-                // SAFETY: the first assertion bounds row `k` of `b`.
+                isa.prefetch_far(next.wrapping_add(k * ahead.step));
+                // SAFETY: the first two assertions bound row `k` of `b`.
                 let b: [I::V; C] = std::array::from_fn(|c| unsafe {
                     load(isa, b.add((k * b_stride + c) * LANES))
                 });
@@ -139,11 +235,17 @@ impl Tile<'_, '_> {
                 }
             }
         }
+        if sink.takes() {
+            for_each_row!(r < R {
+                sink.take(isa, (r, self.vector), acc[r]);
+            });
+            return;
+        }
         for (r, acc) in acc.iter().enumerate() {
             for (c, &acc) in acc.iter().enumerate() {
-                // SAFETY: the second assertion bounds the rows of sums.
+                // SAFETY: the third assertion bounds the rows of sums.
                 unsafe {
-                    let to = sums.add((r * self.sums_stride + c) * LANES);
+                    let to = sums.add((r * stride + c) * LANES);
                     isa.store(acc, &mut *to.cast::<[f32; LANES]>());
                 }
             }

@@ -1,4 +1,4 @@
-//! The residual layer of UNets and VAEs.
+//! The residual layer that every UNet and every VAE is made of.
 
 use tensor::Value;
 use tensor::graph::Activation;
@@ -47,9 +47,8 @@ impl Resnet {
         [inputs, outputs]: [usize; 2],
         config: &ResnetConfig,
     ) -> Result<Self, Error> {
-        let norm = |name, channels| {
-            GroupNorm::load(&params.at(name), channels, config.groups, config.eps)
-        };
+        let norm =
+            |name, channels| GroupNorm::load(&params.at(name), channels, config.groups, config.eps);
         let time = |channels| {
             Linear::load(&params.at("time_emb_proj"), [outputs, channels], Bias::Learned)
         };

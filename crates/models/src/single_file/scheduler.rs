@@ -26,7 +26,7 @@ pub(super) fn config(
     stored: &Checkpoint,
     family: Family,
     notes: &Notes<'_>,
-    options: &Options,
+    options: Options,
     assumed: &mut Vec<String>,
 ) -> Value {
     let few_steps = notes.turbo();
@@ -57,6 +57,16 @@ pub(super) fn config(
         "rescale_betas_zero_snr": stored.contains("ztsnr"),
         "prediction_type": prediction.name(),
     })
+}
+
+/// The side of the latents that the network was trained on, by family and scheduler.
+pub(super) fn sample_size(family: Family, scheduler: &Value) -> usize {
+    let few_steps = scheduler["timestep_spacing"] == "trailing";
+    match family {
+        Family::StableDiffusionXl if !few_steps => 128,
+        Family::StableDiffusion2 if scheduler["prediction_type"] == "v_prediction" => 96,
+        _ => 64,
+    }
 }
 
 fn class(family: Family, few_steps: bool) -> &'static str {

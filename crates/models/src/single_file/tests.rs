@@ -1,6 +1,7 @@
 //! Small checkpoints in the original layout, made up name by name, and what becomes of them.
 
 use super::*;
+use crate::Params;
 use std::collections::BTreeMap;
 use tensor::file::TensorView;
 
@@ -145,7 +146,7 @@ impl Stored {
                     self.layer(&block, &[channels, channels, 3, 3]);
                 }
             }
-            let sampled = if half == "encoder" { 0 } else { 1 };
+            let sampled = usize::from(half == "decoder");
             let sampler = name(&format!("{levels}.{sampled}.{sampler}.conv"));
             self.layer(&sampler, &[32, 32, 3, 3]);
         }
@@ -214,7 +215,7 @@ fn family_example(family: Family) -> Stored {
 
 fn apart(stored: &Stored) -> Result<SingleFile, Error> {
     let notes = scheduler::Notes { file_name: "example", metadata: &BTreeMap::new() };
-    SingleFile::take_apart(&stored.checkpoint(), &notes, &Options::default())
+    SingleFile::take_apart(&stored.checkpoint(), &notes, Options::default())
 }
 
 /// That each named tensor of `component` holds what the stored one of the other name holds.
@@ -386,14 +387,9 @@ fn autoencoders_are_read_in_any_layout() {
     );
     let query = "decoder.mid_block.attentions.0.to_q.weight";
     assert_eq!(original.checkpoint.shape(query), Some(&[64, 64][..]));
-    let old = original.checkpoint.names().map(|name| {
-        (name.replace(".to_q.", ".query.").replace(".to_out.0.", ".proj_attn."), name.into())
-    });
-    let current = open(&original.checkpoint.renamed(old.collect::<Vec<_>>()).unwrap());
-    assert_eq!(current.config, original.config);
-    let names =
-        |component: &Component| component.checkpoint.names().map(str::to_owned).collect::<Vec<_>>();
-    assert_eq!(names(&current), names(&original));
+    let again = open(&original.checkpoint);
+    assert_eq!(again.config, original.config);
+    assert!(again.checkpoint.names().eq(original.checkpoint.names()));
 }
 
 /// Writes `checkpoint` as one file.
@@ -412,6 +408,41 @@ fn save(checkpoint: &Checkpoint, path: &Path) {
     let header = serde_json::to_vec(&header).unwrap();
     let file = [&(header.len() as u64).to_le_bytes()[..], &header, &data].concat();
     std::fs::write(path, file).unwrap();
+}
+
+/// Every file of `testdata/single` as networks: nothing missing, nothing left over.
+#[test]
+fn whole_files_become_networks() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/single");
+    let mut files = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let model = SingleFile::open(&entry.unwrap().path(), Options::default()).unwrap();
+        let leftover = |component: &Component,
+                        load: &dyn Fn(&Params) -> Result<(), crate::Error>| {
+            let params = Params::new(&component.checkpoint);
+            load(&params).unwrap();
+            params.unread()
+        };
+        let unet = leftover(&model.unet, &|params| {
+            let config = crate::unet::Config::read(&model.unet.config)?;
+            crate::unet::UNet::load(params, &config).map(drop)
+        });
+        let vae = leftover(&model.vae, &|params| {
+            let config = crate::vae::Config::read(&model.vae.config)?;
+            crate::vae::Encoder::load(params, &config)?;
+            crate::vae::Decoder::load(params, &config).map(drop)
+        });
+        assert_eq!((unet, vae), (vec![], vec![]));
+        for encoder in &model.text_encoders {
+            let text = leftover(encoder, &|params| {
+                let config = crate::clip::TextConfig::read(&encoder.config)?;
+                crate::clip::TextModel::load(params, &config).map(drop)
+            });
+            assert_eq!(text, Vec::<String>::new());
+        }
+        files += 1;
+    }
+    assert!(files > 0, "no files to read");
 }
 
 #[test]
@@ -435,10 +466,15 @@ fn notes_and_options_decide_what_names_cannot() {
     let scheduler = |file_name: &str, note: Option<&str>, prediction: Option<Prediction>| {
         let note = note.map(|note| ("modelspec.prediction_type".to_owned(), note.to_owned()));
         let notes = scheduler::Notes { file_name, metadata: &note.into_iter().collect() };
-        SingleFile::take_apart(&stored, &notes, &Options { prediction }).unwrap().scheduler
+        SingleFile::take_apart(&stored, &notes, Options { prediction }).unwrap().scheduler
     };
     let turbo = scheduler("sd_turbo", None, None);
     assert_fields(&turbo, &json!({"prediction_type": "epsilon", "timestep_spacing": "trailing"}));
+    assert_eq!(scheduler::sample_size(Family::StableDiffusion2, &turbo), 64);
+    assert_eq!(
+        apart(&family_example(Family::StableDiffusion2)).unwrap().unet.config["sample_size"],
+        96
+    );
     let noted = scheduler("x", Some("epsilon"), None);
     assert_fields(&noted, &json!({"prediction_type": "epsilon", "timestep_spacing": "leading"}));
     let told = scheduler("x", Some("epsilon"), Some(Prediction::Velocity));

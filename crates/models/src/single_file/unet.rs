@@ -5,31 +5,12 @@
 //! with attention, or a downsampling that ends its level. Going up, a block is a residual layer,
 //! perhaps with attention, and the last of each level but the outermost also upsamples.
 
+use super::places::{OUTSIDE, RESNET};
 use super::{Error, Family, Walk, groups, head_width};
 use serde_json::{Value, json};
 use tensor::file::Checkpoint;
 
 const PREFIX: &str = "model.diffusion_model.";
-
-const RESNET: [(&str, &str); 6] = [
-    ("in_layers.0", "norm1"),
-    ("in_layers.2", "conv1"),
-    ("emb_layers.1", "time_emb_proj"),
-    ("out_layers.0", "norm2"),
-    ("out_layers.3", "conv2"),
-    ("skip_connection", "conv_shortcut"),
-];
-
-const OUTSIDE: [(&str, &str); 8] = [
-    ("time_embed.0", "time_embedding.linear_1"),
-    ("time_embed.2", "time_embedding.linear_2"),
-    ("time_embed.cond_proj", "time_embedding.cond_proj"),
-    ("label_emb.0.0", "add_embedding.linear_1"),
-    ("label_emb.0.2", "add_embedding.linear_2"),
-    ("input_blocks.0.0", "conv_in"),
-    ("out.0", "conv_norm_out"),
-    ("out.2", "conv_out"),
-];
 
 /// What one level is made of.
 #[derive(Default)]

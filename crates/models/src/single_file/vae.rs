@@ -19,18 +19,9 @@ const RESNET: [(&str, &str); 5] = [
 const OUTSIDE: [(&str, &str); 3] =
     [("conv_in", "conv_in"), ("norm_out", "conv_norm_out"), ("conv_out", "conv_out")];
 
-/// Attention in the original layout, in diffusers' first names for it, and in today's.
-const ATTENTION: [(&str, &str); 9] = [
-    ("norm", "group_norm"),
-    ("q", "to_q"),
-    ("k", "to_k"),
-    ("v", "to_v"),
-    ("proj_out", "to_out.0"),
-    ("query", "to_q"),
-    ("key", "to_k"),
-    ("value", "to_v"),
-    ("proj_attn", "to_out.0"),
-];
+/// Attention in the original layout.
+const ATTENTION: [(&str, &str); 5] =
+    [("norm", "group_norm"), ("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("proj_out", "to_out.0")];
 
 /// Opens an autoencoder that stands alone, in the original or in the diffusers layout: a file, or
 /// a folder of which only the weights are read. `family` decides the scale of its latents.
@@ -45,35 +36,13 @@ pub fn open_vae(path: &Path, family: Family) -> Result<Component, Error> {
     } else if stored.contains("decoder.mid.block_1.conv1.weight") {
         translate_under(&stored, "", family)?
     } else if stored.contains("decoder.mid_block.resnets.0.conv1.weight") {
-        let checkpoint = current_names(&stored)?;
-        let config = config(&Walk::new(&checkpoint, ""), family)?;
-        return Ok(Component { config, checkpoint });
+        let config = config(&Walk::new(&stored, ""), family)?;
+        return Ok(Component { config, checkpoint: stored });
     } else {
         let place = stored.place().to_owned();
         return Err(Error::Incomplete { place, part: "autoencoder in a known layout" });
     };
     Ok(Component { config, checkpoint: walk.finish()?.0 })
-}
-
-/// An autoencoder of the diffusers layout under today's names, whatever version wrote it: older
-/// ones call the attention's matrices `query`, `key`, `value` and `proj_attn`, and some keep them
-/// as 1×1 convolutions.
-///
-/// # Errors
-///
-/// None for a checkpoint whose attention matrices are matrices.
-pub fn current_names(stored: &Checkpoint) -> Result<Checkpoint, tensor::file::Error> {
-    let renamed = stored.names().map(|name| {
-        let recipe = Recipe::from(name);
-        let Some((place, rest)) = name.split_once(".attentions.0.") else {
-            return (name.to_owned(), recipe);
-        };
-        let (part, kind) = rest.rsplit_once('.').unwrap_or((rest, ""));
-        let current = ATTENTION[5..].iter().find(|(old, _)| *old == part).map_or(part, |new| new.1);
-        let shape = stored.shape(name).unwrap_or_default();
-        (format!("{place}.attentions.0.{current}.{kind}"), as_matrix(recipe, shape))
-    });
-    stored.renamed(renamed)
 }
 
 /// The recipes and the configuration of the autoencoder in `stored`.
@@ -127,7 +96,7 @@ fn carry_middle(walk: &mut Walk<'_>, half: &str) {
         let (from, to) = (format!("{half}.mid.{old}"), format!("{half}.mid_block.{new}"));
         walk.carry_parts(&from, &to, &RESNET);
     }
-    for (old, new) in &ATTENTION[..5] {
+    for (old, new) in ATTENTION {
         for kind in ["weight", "bias"] {
             let from = format!("{half}.mid.attn_1.{old}.{kind}");
             let to = format!("{half}.mid_block.attentions.0.{new}.{kind}");

@@ -46,7 +46,7 @@ impl<'a> Walk<'a> {
 
     /// How many of `prefix.0`, `prefix.1`, … there are without a gap.
     pub(super) fn count(&self, prefix: &str) -> usize {
-        (0..).take_while(|i| self.has(&format!("{prefix}.{i}."))).count()
+        (0..self.names.len()).take_while(|i| self.has(&format!("{prefix}.{i}."))).count()
     }
 
     /// Carries everything under `from.` over to `to.`.

@@ -31,7 +31,11 @@ pub(super) fn decode(
             let sides = [TILE.min(size[0] - top), TILE.min(size[1] - left)];
             let part = crop(latents, (size[1], channels), [top, left], sides);
             let pixels = tile(&part, sides, (row * starts[1].len() + column, parts))?;
-            canvas.blend(&pixels, [top * scale, left * scale], [sides[0] * scale, sides[1] * scale]);
+            canvas.blend(
+                &pixels,
+                [top * scale, left * scale],
+                [sides[0] * scale, sides[1] * scale],
+            );
         }
     }
     Ok(canvas.pixels)

@@ -32,7 +32,8 @@ impl Model {
 
     /// Pixels on a side of one latent.
     pub fn pixels_per_latent(&self) -> usize {
-        let channels = if self.has_tiny_vae() { "decoder_block_out_channels" } else { "block_out_channels" };
+        let channels =
+            if self.has_tiny_vae() { "decoder_block_out_channels" } else { "block_out_channels" };
         let levels = self.vae.config[channels].as_array().map_or(4, Vec::len);
         1 << (levels.clamp(1, 16) - 1)
     }
@@ -50,7 +51,9 @@ impl Model {
             return Default { value: 8.5, from: "the guidance embedding" };
         }
         match (self.speed(), self.kind) {
-            (Speed::Full, Kind::StableDiffusionXl) => Default { value: 5.0, from: "an SDXL base model" },
+            (Speed::Full, Kind::StableDiffusionXl) => {
+                Default { value: 5.0, from: "an SDXL base model" }
+            }
             (Speed::Full, _) => Default { value: 7.5, from: "a Stable Diffusion base model" },
             _ => Default { value: 1.0, from: "a few-step model" },
         }
@@ -58,14 +61,17 @@ impl Model {
 
     fn size(&self) -> Default<[usize; 2]> {
         let sample = &self.unet.config["sample_size"];
-        let side = |value: &Value| value.as_u64().map(|n| n as usize).filter(|n| (1..=4096).contains(n));
+        let side =
+            |value: &Value| value.as_u64().map(|n| n as usize).filter(|n| (1..=4096).contains(n));
         let latents = match sample.as_array().map(Vec::as_slice) {
             Some([height, width]) => side(height).zip(side(width)),
             _ => side(sample).map(|n| (n, n)),
         };
         let scale = self.pixels_per_latent();
         match latents {
-            Some((h, w)) => Default { value: [h * scale, w * scale], from: "the UNet's sample_size" },
+            Some((h, w)) => {
+                Default { value: [h * scale, w * scale], from: "the UNet's sample_size" }
+            }
             None => Default { value: [512, 512], from: "the usual size" },
         }
     }

@@ -8,6 +8,7 @@ use tensor::file::Checkpoint;
 use super::{Component, Encoder, Kind, Model};
 use crate::Error;
 use crate::prompt::Tokenizer;
+use crate::schedule::json_with_infinities;
 
 /// Open the folder that holds `model_index.json`.
 pub(super) fn open(folder: &Path) -> Result<Model, Error> {
@@ -27,6 +28,8 @@ pub(super) fn open(folder: &Path) -> Result<Model, Error> {
         scheduler: json(&folder.join("scheduler/scheduler_config.json"))?,
         zeros_for_empty: index["force_zeros_for_empty_prompt"].as_bool().unwrap_or(true)
             && kind == Kind::StableDiffusionXl,
+        assumed: Vec::new(),
+        unread: Vec::new(),
     })
 }
 
@@ -61,7 +64,7 @@ fn json(path: &Path) -> Result<Value, Error> {
     let fault = |fault: String| Error::Folder { path: path.to_owned(), fault };
     let text = std::fs::read_to_string(path)
         .map_err(|e| fault(format!("{e}; the folder is incomplete, download it again")))?;
-    let value: Value = serde_json::from_str(&text)
+    let value: Value = json_with_infinities(&text)
         .map_err(|e| fault(format!("not JSON ({e}), download it again")))?;
     if value.is_object() {
         Ok(value)

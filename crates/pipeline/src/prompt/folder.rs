@@ -145,16 +145,16 @@ fn build(model: Model, config: &Config) -> tokenizers::Result<Tokenizer> {
 const BEGIN: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
 
-/// Tokens that are found in text before it is cut into words. One that is described among the
-/// added tokens is found as described there, others exactly as they are spelled.
+/// Tokens that are found in text before it is cut into words. Where several entries are spelled
+/// the same, those among the added tokens say how it is found, else the last one in the order of
+/// the file format, which ends with the padding token.
 fn special_tokens(config: &Config) -> Vec<AddedToken> {
     let Special { bos, eos, unk, pad } = &config.special;
     let added = config.added_tokens_decoder.iter().flat_map(BTreeMap::values).chain(&config.added);
     let default = [BEGIN, END].map(|text| Spelling::Alone(text.to_owned()));
-    let named = [bos, eos, unk, pad].into_iter().flatten().chain(&default);
-    let exact = named.map(|token| AddedToken::from(token.content(), true));
+    let named = [pad, unk, eos, bos].into_iter().flatten().chain(&default);
     let mut tokens: Vec<AddedToken> = Vec::new();
-    for token in added.map(Spelling::added).chain(exact) {
+    for token in added.chain(named).map(Spelling::added) {
         if !tokens.iter().any(|known| known.content == token.content) {
             tokens.push(token);
         }

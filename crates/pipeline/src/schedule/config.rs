@@ -22,7 +22,7 @@ impl SchedulerConfig {
     /// # Errors
     /// Text that is no JSON object, and whatever [`SchedulerConfig::from_config`] refuses.
     pub fn from_json(text: &str) -> Result<Self, Error> {
-        let value = serde_json::from_str(&quote_infinities(text))
+        let value = json_with_infinities(text)
             .map_err(|error| Error::NotAnObject { reason: error.to_string() })?;
         Self::from_config(&value)
     }
@@ -167,6 +167,15 @@ impl SchedulerConfig {
             source.remove(field);
         }
     }
+}
+
+/// Parse JSON as Python writes it: infinities become the strings "Infinity" and "-Infinity", which
+/// [`SchedulerConfig::from_config`] reads as numbers.
+///
+/// # Errors
+/// Text that is no JSON.
+pub fn json_with_infinities(text: &str) -> serde_json::Result<Value> {
+    serde_json::from_str(&quote_infinities(text))
 }
 
 /// Puts quotation marks around `-Infinity`, which Python writes for `lambda_min_clipped` although

@@ -162,7 +162,7 @@ fn bend(settings: &Settings, bounds: [f64; 2], steps: usize) -> Vec<f64> {
         }
         // The bounds of a configuration do not apply to lambdas.
         SigmaCurve::Lu => {
-            let log = |sigma: f64| f64::from(sigma.ln() as f32);
+            let log = |sigma: f64| f64::from(super::table::log(sigma as f32));
             mix(log(bounds[1]), log(bounds[0])).map(f64::exp).collect()
         }
     }

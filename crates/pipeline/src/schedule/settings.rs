@@ -162,11 +162,10 @@ fn spacing(fields: &Fields<'_>) -> Result<Spacing, Error> {
 }
 
 fn curve(fields: &Fields<'_>) -> Result<SigmaCurve, Error> {
-    const CURVES: [(&str, SigmaCurve); 4] = [
+    const CURVES: [(&str, SigmaCurve); 3] = [
         ("use_karras_sigmas", SigmaCurve::Karras),
         ("use_exponential_sigmas", SigmaCurve::Exponential),
         ("use_beta_sigmas", SigmaCurve::Beta),
-        ("use_lu_lambdas", SigmaCurve::Lu),
     ];
     let mut chosen = SigmaCurve::Discrete;
     for (field, curve) in CURVES {
@@ -176,7 +175,9 @@ fn curve(fields: &Fields<'_>) -> Result<SigmaCurve, Error> {
             chosen = curve;
         }
     }
-    Ok(chosen)
+    // The lambdas of Lu may be on beside another curve; only Karras' goes before them.
+    let lu = fields.is_on("use_lu_lambdas")? && chosen != SigmaCurve::Karras;
+    Ok(if lu { SigmaCurve::Lu } else { chosen })
 }
 
 fn sigma_bound(fields: &Fields<'_>, field: &str) -> Result<Option<f64>, Error> {

@@ -41,8 +41,29 @@ impl Table {
     /// Natural logarithms of the sigmas.
     #[must_use]
     pub fn log_sigmas(&self) -> Vec<f32> {
-        self.sigmas.iter().map(|&sigma| f64::from(sigma).ln() as f32).collect()
+        self.sigmas.iter().map(|&sigma| log(sigma)).collect()
     }
+}
+
+/// Natural logarithm of a positive number as NumPy takes it in single precision: a quotient of two
+/// polynomials in `f`, with `x = 2^e (1 + f)` and `sqrt(1/2) < 1 + f <= sqrt(2)`.
+///
+/// A place between two levels is cut to a whole timestep, so the last digit of the logarithm can
+/// move the timestep by one; hence NumPy's roundings.
+pub(super) fn log(x: f32) -> f32 {
+    const P: [f32; 5] = [0.025_899_792, 0.380_883_78, 1.480_000_6, 2.112_677_6, 1.0];
+    const Q: [f32; 6] = [0.005_875_095_3, 0.154_647_63, 0.986_494_3, 2.453_006, 2.612_677_6, 1.0];
+    let bits = x.to_bits();
+    let mut e = (bits >> 23) as f32 - 127.0;
+    let mut mantissa = f32::from_bits(bits & 0x007f_ffff | 0x3f80_0000);
+    if mantissa > std::f32::consts::SQRT_2 {
+        mantissa *= 0.5;
+        e += 1.0;
+    }
+    let f = mantissa - 1.0;
+    let horner = |terms: &[f32]| terms.iter().fold(0.0_f32, |sum, &term| sum.mul_add(f, term));
+    let quotient = horner(&P).mul_add(f, 0.0) / horner(&Q);
+    e.mul_add(std::f32::consts::LN_2, quotient)
 }
 
 fn betas(curve: &BetaCurve, steps: usize) -> Vec<f32> {
@@ -112,6 +133,21 @@ mod tests {
     fn lines_end_where_they_should() {
         assert_eq!(line(1.0, 3.0, 5), [1.0, 1.5, 2.0, 2.5, 3.0]);
         assert_eq!(line(0.25, 3.0, 1), [0.25]);
+    }
+
+    #[test]
+    fn logarithms_have_the_last_digit_of_numpy() {
+        // Bits of `numpy.log` where it is not the correctly rounded logarithm.
+        let cases: [(f32, u32); 6] = [
+            (0.715_883_3, 0xbeab_2142),
+            (0.280_302_8, 0xbfa2_cd20),
+            (1.244_259_1, 0x3e5f_c906),
+            (0.697_155_7, 0xbeb8_b3c4),
+            (0.920_558_4, 0xbda9_85db),
+            (20.839_676, 0x4042_5be5),
+        ];
+        let wrong: Vec<_> = cases.iter().filter(|(x, bits)| log(*x).to_bits() != *bits).collect();
+        assert!(wrong.is_empty(), "{wrong:?}");
     }
 
     #[test]

@@ -83,6 +83,14 @@ impl Device for Cpu {
         }
     }
 
+    fn resident_bytes(&self, slot: &Slot) -> usize {
+        match slot.packing {
+            Packing::Vector => 4 * slot.weight.elements(),
+            Packing::Rows => 0,
+            Packing::Panels(order, _) => Self::layout(slot, weights::format(slot), order).bytes(),
+        }
+    }
+
     fn prepare(
         &self,
         weights: &mut Weights,

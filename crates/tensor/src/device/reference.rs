@@ -38,6 +38,10 @@ impl Device for Reference {
         0
     }
 
+    fn resident_bytes(&self, slot: &Slot) -> usize {
+        4 * slot.weight.elements()
+    }
+
     fn prepare(
         &self,
         weights: &mut Numbers,
@@ -234,7 +238,9 @@ impl Run<'_> {
         match op.kind {
             SimpleKind::Add => all(0).zip(all(1)).map(|(a, b)| a + b).collect(),
             SimpleKind::Mul => all(0).zip(all(1)).map(|(a, b)| a * b).collect(),
-            SimpleKind::Scale(factor) => all(0).map(|a| a * f64::from(factor)).collect(),
+            SimpleKind::Affine { scale, offset } => {
+                all(0).map(|a| a * f64::from(scale) + f64::from(offset)).collect()
+            }
             SimpleKind::AddShift { rows, channels } => {
                 let shift = self.numbers(op.inputs[1]);
                 let at = |i: usize| i / (rows * channels) * channels + i % channels;

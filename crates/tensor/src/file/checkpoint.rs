@@ -6,7 +6,7 @@
 use super::recipe::Change;
 use super::safetensors::SafeTensors;
 use super::view::{Bytes, supported};
-use super::{Delta, Error, Recipe, TensorView, folder};
+use super::{Delta, Dtype, Error, Recipe, TensorView, folder};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -101,6 +101,13 @@ impl Checkpoint {
         self.entries.get(name).map(|entry| entry.dtype.to_string())
     }
 
+    /// The number format that a tensor is read in; `None` where it cannot be read.
+    pub fn dtype(&self, name: &str) -> Option<Dtype> {
+        let entry = self.entries.get(name)?;
+        let stored = supported(entry.dtype, &self.place, name).ok()?;
+        Some(if entry.deltas.is_empty() { stored } else { Dtype::F32 })
+    }
+
     /// Bytes that a tensor takes in its file.
     pub fn size(&self, name: &str) -> Option<usize> {
         let entry = self.entries.get(name)?;
@@ -111,7 +118,7 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// [`Error::Missing`] and [`Error::Dtype`].
+    /// [`Error::Missing`], [`Error::Dtype`], and [`Error::NotFinite`] of a correction.
     pub fn tensor(&self, name: &str) -> Result<TensorView, Error> {
         let entry = self.entries.get(name).ok_or_else(|| self.missing(name))?;
         let dtype = supported(entry.dtype, &self.place, name)?;
@@ -123,9 +130,9 @@ impl Checkpoint {
         let mut values = view.to_f32();
         view.drop_pages();
         for delta in &entry.deltas {
-            delta.add_to(&mut values);
+            values = delta.added_to(&values).ok_or_else(|| self.not_finite(name))?;
         }
-        Ok(TensorView::from_f32(&entry.shape, &values))
+        Ok(TensorView::from_numbers(&entry.shape, values))
     }
 
     /// The tensors under other names, perhaps cut or turned; those that no recipe names are left
@@ -180,6 +187,10 @@ impl Checkpoint {
         Error::Missing { place: self.place.to_string(), name: name.to_owned() }
     }
 
+    fn not_finite(&self, name: &str) -> Error {
+        Error::NotFinite { place: self.place.to_string(), name: name.to_owned() }
+    }
+
     fn misshapen(&self, name: &str, shape: &[usize], obstacle: String) -> Error {
         let (place, name) = (self.place.to_string(), name.to_owned());
         Error::Shape { place, name, shape: shape.to_vec(), obstacle }
@@ -194,9 +205,9 @@ impl Entry {
 
     fn of_view(view: &TensorView) -> Self {
         let dtype = match view.dtype {
-            super::Dtype::F32 => ::safetensors::Dtype::F32,
-            super::Dtype::F16 => ::safetensors::Dtype::F16,
-            super::Dtype::Bf16 => ::safetensors::Dtype::BF16,
+            Dtype::F32 => ::safetensors::Dtype::F32,
+            Dtype::F16 => ::safetensors::Dtype::F16,
+            Dtype::Bf16 => ::safetensors::Dtype::BF16,
         };
         Self::new(dtype, view.shape.clone(), view.shared_bytes())
     }

@@ -1,14 +1,14 @@
 //! Low-rank corrections of a weight (`LoRA`, Hu et al. 2021): `W + scale · up · down`.
 //!
 //! They are merged when the weight is read, so only one merged weight exists at a time and the
-//! file under it is never copied. Sums run in f32, the product first and then the weight, which
-//! keeps the product's digits when it is much smaller than the weight.
+//! file under it is never copied. The product is a matrix product like any other and is left to
+//! the kernels: rows of `up` against `down` as packed weights, with the original weight as the
+//! residual. It runs on the calling thread; sums are in f32.
 
 use super::TensorView;
-
-/// Columns of the weight that are worked on at once: their partial sums stay in the first cache
-/// and the rows of `down` in the second.
-const COLUMNS: usize = 1024;
+use kernels::format::{Activations, PanelFormat, PanelLayout, Panels, Rows, Source, pack};
+use kernels::matmul::{Epilogue, Geometry, Matmul, Residual, scratch_bytes};
+use kernels::threads::Output;
 
 /// A low-rank correction of one weight.
 #[derive(Clone, Debug)]
@@ -39,32 +39,45 @@ impl Delta {
         })
     }
 
-    /// Adds the correction to `weight`, `[outputs, inner]`, which it must fit.
-    pub(super) fn add_to(&self, weight: &mut [f32]) {
+    /// `weight`, `[outputs, inner]`, which it must fit, with the correction added; `None` if the
+    /// correction holds NaN or infinity.
+    pub(super) fn added_to(&self, weight: &[f32]) -> Option<Vec<f32>> {
         let (rank, outputs) = (self.down.shape[0], self.up.shape[0]);
-        if rank == 0 {
-            return;
-        }
         let inner = weight.len() / outputs;
-        let (up, down) = (self.up.to_f32(), self.down.to_f32());
-        for first in (0..inner).step_by(COLUMNS) {
-            let columns = first..(first + COLUMNS).min(inner);
-            for (weights, factors) in weight.chunks_exact_mut(inner).zip(up.chunks_exact(rank)) {
-                let mut sums = [0.0; COLUMNS];
-                for (factor, row) in factors.iter().zip(down.chunks_exact(inner)) {
-                    add_scaled(&mut sums, *factor, &row[columns.clone()]);
-                }
-                add_scaled(&mut weights[columns.clone()], self.scale, &sums);
-            }
+        if rank == 0 {
+            return Some(weight.to_vec());
         }
+        let up: Vec<f32> = self.up.to_f32().iter().map(|value| self.scale * value).collect();
+        let cpu = kernels::Cpu::detect(1);
+        let layout = PanelLayout::linear(PanelFormat::F32, inner, rank);
+        let mut packed: Vec<u32> = vec![0; layout.bytes().div_ceil(4)];
+        let packed: &mut [u8] = &mut bytemuck::cast_slice_mut(&mut packed)[..layout.bytes()];
+        let down = columns(&self.down.to_f32(), inner);
+        pack(&cpu, (Source::F32(&down), Rows::Natural), layout, packed).ok()?;
+        let (input, geometry) =
+            (Activations::F32(&up), Geometry::Rows { rows: outputs, stride: rank });
+        let mut scratch = vec![0; scratch_bytes(input.format(), &geometry, &layout, &cpu)];
+        let mut sum = vec![0.0; weight.len()];
+        let residual = Residual { values: weight, stride: inner };
+        Matmul {
+            input,
+            geometry,
+            weights: Panels { layout, bytes: packed },
+            epilogue: Epilogue { residual: Some(residual), ..Epilogue::default() },
+            output: Output::f32(&mut sum, inner),
+            scratch: &mut scratch,
+        }
+        .run(&cpu);
+        self.up.drop_pages();
+        self.down.drop_pages();
+        up.iter().all(|value| value.is_finite()).then_some(sum)
     }
 }
 
-/// `sums += factor · row`, over the shorter of the two.
-fn add_scaled(sums: &mut [f32], factor: f32, row: &[f32]) {
-    for (sum, value) in sums.iter_mut().zip(row) {
-        *sum += factor * value;
-    }
+/// The matrix `[rows, columns]` column by column.
+fn columns(matrix: &[f32], columns: usize) -> Vec<f32> {
+    let column = |column| matrix.iter().skip(column).step_by(columns);
+    (0..columns).flat_map(column).copied().collect()
 }
 
 #[cfg(test)]
@@ -78,26 +91,25 @@ mod tests {
             down: TensorView::from_f32(&[2, 1, 1, 2], &[1.0, 10.0, 100.0, 1000.0]),
             scale: 0.5,
         };
-        let mut weight = [1.0; 6];
         assert_eq!(delta.obstacle(&[3, 1, 1, 2]), None);
-        delta.add_to(&mut weight);
-        assert_eq!(weight, [101.5, 1006.0, -49.0, -499.0, 27.5, 266.0]);
+        let sum = delta.added_to(&[1.0; 6]).unwrap();
+        assert_eq!(sum, [101.5, 1006.0, -49.0, -499.0, 27.5, 266.0]);
     }
 
     #[test]
-    fn wide_rows_are_summed_in_parts() {
-        let inner = 2 * COLUMNS + 3;
+    fn wide_rows_are_summed() {
+        let inner = 2051;
         let down: Vec<f32> = (0..inner).map(|i| i as f32).collect();
-        let delta = Delta {
-            up: TensorView::from_f32(&[2, 1], &[1.0, -2.0]),
+        let delta = |factor| Delta {
+            up: TensorView::from_f32(&[2, 1], &[1.0, factor]),
             down: TensorView::from_f32(&[1, inner], &down),
             scale: 1.0,
         };
-        let mut weight = vec![0.0; 2 * inner];
-        delta.add_to(&mut weight);
+        let sum = delta(-2.0).added_to(&vec![0.0; 2 * inner]).unwrap();
         for i in 0..inner {
-            assert_eq!((weight[i], weight[inner + i]), (i as f32, -2.0 * i as f32));
+            assert_eq!((sum[i], sum[inner + i]), (i as f32, -2.0 * i as f32));
         }
+        assert_eq!(delta(f32::NAN).added_to(&vec![0.0; 2 * inner]), None);
     }
 
     #[test]

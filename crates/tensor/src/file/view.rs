@@ -58,6 +58,7 @@ pub struct TensorView {
 pub(super) enum Bytes {
     Mapped { mapping: Arc<Mapping>, range: Range<usize> },
     Owned(Arc<Vec<u8>>),
+    Numbers(Arc<Vec<f32>>),
 }
 
 impl TensorView {
@@ -68,8 +69,12 @@ impl TensorView {
     /// If there are not as many values as the shape says: a fault of the caller.
     pub fn from_f32(shape: &[usize], values: &[f32]) -> Self {
         assert_eq!(shape.iter().product::<usize>(), values.len(), "values fill the shape");
-        let bytes = bytemuck::cast_slice(values).to_vec();
-        Self::new(Dtype::F32, shape.to_vec(), Bytes::Owned(Arc::new(bytes)))
+        Self::from_numbers(shape, values.to_vec())
+    }
+
+    /// The same without a copy.
+    pub(super) fn from_numbers(shape: &[usize], values: Vec<f32>) -> Self {
+        Self::new(Dtype::F32, shape.to_vec(), Bytes::Numbers(Arc::new(values)))
     }
 
     pub(super) fn new(dtype: Dtype, shape: Vec<usize>, bytes: Bytes) -> Self {
@@ -151,6 +156,7 @@ impl Bytes {
         match self {
             Self::Mapped { mapping, range } => &mapping.as_slice()[range.clone()],
             Self::Owned(bytes) => bytes,
+            Self::Numbers(numbers) => bytemuck::cast_slice(numbers),
         }
     }
 
@@ -166,7 +172,7 @@ impl Bytes {
                 mapping: Arc::clone(mapping),
                 range: range.start + inner.start..range.start + inner.end,
             },
-            Self::Owned(bytes) => Self::Owned(Arc::new(bytes[inner.clone()].to_vec())),
+            _ => Self::Owned(Arc::new(self.as_slice()[inner.clone()].to_vec())),
         }
     }
 }

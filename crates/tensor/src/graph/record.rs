@@ -97,6 +97,8 @@ pub enum Kind {
     Mul,
     /// Product with a constant.
     Scale(f32),
+    /// Sum with a constant.
+    Offset(f32),
     /// Two values side by side in the last dimension.
     ConcatChannels,
     /// Two values one after the other in the second dimension.
@@ -275,6 +277,7 @@ impl Kind {
             Self::AddTable { .. } => "add_table",
             Self::Mul => "mul",
             Self::Scale(_) => "scale",
+            Self::Offset(_) => "offset",
             Self::ConcatChannels => "concat_channels",
             Self::ConcatTokens => "concat_tokens",
             Self::Attention { .. } => "attention",

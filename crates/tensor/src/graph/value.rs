@@ -139,6 +139,12 @@ impl<'g> Value<'g> {
         self.record(Kind::Scale(factor), self.shape())
     }
 
+    /// Sum with a constant.
+    #[track_caller]
+    pub fn offset(self, summand: f32) -> Self {
+        self.record(Kind::Offset(summand), self.shape())
+    }
+
     /// `[…, a]` and `[…, b]` → `[…, a + b]`.
     #[track_caller]
     pub fn concat_channels(self, other: Self) -> Self {

@@ -298,7 +298,8 @@ impl<'a> Compiler<'a> {
         match &node.kind {
             Kind::Add => SimpleKind::Add,
             Kind::Mul => SimpleKind::Mul,
-            Kind::Scale(factor) => SimpleKind::Scale(*factor),
+            Kind::Scale(factor) => SimpleKind::Affine { scale: *factor, offset: 0.0 },
+            Kind::Offset(summand) => SimpleKind::Affine { scale: 1.0, offset: *summand },
             Kind::AddShift => SimpleKind::AddShift { rows: shape.rows() / shape.batch(), channels },
             Kind::AddTable { table } => SimpleKind::AddTable {
                 table: self.slot(table, Packing::Rows),

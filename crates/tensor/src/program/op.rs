@@ -205,8 +205,13 @@ pub enum SimpleKind {
     Add,
     /// Product of two buffers.
     Mul,
-    /// Product with a constant.
-    Scale(f32),
+    /// `scale · x + offset`.
+    Affine {
+        /// Factor.
+        scale: f32,
+        /// Summand.
+        offset: f32,
+    },
     /// `[batch, rows, channels] + [batch, channels]`.
     AddShift {
         /// Rows of each batch element.
@@ -285,6 +290,24 @@ impl Op {
             Self::Matmul(m) => product(&[m.rows, m.inputs * m.geometry.taps(), m.outputs]),
             Self::Attention(a) => 2 * product(&[a.batch, a.queries, a.keys, a.heads * a.head_dim]),
             _ => 0,
+        }
+    }
+
+    /// What kind of work it is, with its sizes where they matter: for tables of times.
+    pub fn label(&self) -> String {
+        match self {
+            Self::Matmul(m) => {
+                let taps = m.geometry.taps();
+                format!("matmul {} x {} x {}·{taps}", m.rows, m.outputs, m.inputs)
+            }
+            Self::Attention(a) => {
+                format!("attention {} x {} heads of {}", a.queries, a.keys, a.head_dim)
+            }
+            Self::GroupNorm(n) => format!("group_norm {} x {}", n.pixels, n.channels),
+            Self::LayerNorm(n) => format!("layer_norm {} x {}", n.rows, n.channels),
+            Self::Unary(_) => "activation".into(),
+            Self::Simple(s) => format!("{:?}", s.kind).split([' ', '(']).next().unwrap_or("").to_lowercase(),
+            Self::Convert(_) => "convert".into(),
         }
     }
 

@@ -34,9 +34,9 @@ impl Run<'_> {
             SimpleKind::Mul => {
                 self.combine(Operation::Mul, (x, lease.read(op.inputs[1]), 1), flat, out);
             }
-            SimpleKind::Scale(scale) => {
+            SimpleKind::Affine { scale, offset } => {
                 let output = Output::f32(out, x.len());
-                Affine { input: x, extent: flat, scale, offset: 0.0, output }.run(self.cpu);
+                Affine { input: x, extent: flat, scale, offset, output }.run(self.cpu);
             }
             SimpleKind::AddShift { rows, channels } => {
                 let extent =

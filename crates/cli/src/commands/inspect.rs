@@ -1,0 +1,142 @@
+//! A model's components, layers, bytes and memory plan.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use anyhow::{Context, Result};
+use pipeline::memory::Resident;
+use pipeline::model::{Component, Model};
+use pipeline::{Request, TextToImage};
+
+use super::engine;
+use crate::args::Inspect;
+use crate::report;
+
+/// Print it.
+pub(crate) fn run(args: &Inspect) -> Result<()> {
+    let mut typed = args.engine.clone();
+    typed.model = typed.model.or_else(|| args.path.clone());
+    let model = engine::model(&typed)?;
+    let cpu = engine::cpu(typed.threads)?;
+    let plan = engine::plan(typed.precision, &cpu);
+    let request =
+        Request { width: args.width, height: args.height, pictures: 1, ..Request::default() };
+    let pipeline = TextToImage::new(&cpu, &model, &plan);
+    let settings = pipeline.settings(&request)?;
+    let memory = pipeline.memory(&request, &settings)?;
+
+    let mut out = String::new();
+    writeln!(out, "model      {} ({:?})", model.name, model.kind)?;
+    writeln!(out, "scheduler  {}", settings.scheduler.family().name())?;
+    writeln!(
+        out,
+        "defaults   {} steps, guidance {}, {}x{}",
+        settings.defaults.steps.value,
+        settings.defaults.guidance.value,
+        settings.defaults.size.value[1],
+        settings.defaults.size.value[0],
+    )?;
+    files(&mut out, &model)?;
+    let size = format!("{}x{}", settings.width, settings.height);
+    table(&mut out, &memory, &format!("memory at {size} in {}", plan.default))?;
+    if args.verbose {
+        layers(&mut out, &memory)?;
+    }
+    report::print(&out);
+    Ok(())
+}
+
+/// Tensors, parameters and bytes of each component as stored.
+fn files(out: &mut String, model: &Model) -> Result<()> {
+    writeln!(
+        out,
+        "\n{:<16}{:>8}{:>16}{:>12}  stored as",
+        "component", "tensors", "parameters", "MiB"
+    )?;
+    for component in model.components() {
+        let stored = Stored::of(component);
+        let formats: Vec<String> =
+            stored.formats.iter().map(|(name, count)| format!("{name} ({count})")).collect();
+        writeln!(
+            out,
+            "{:<16}{:>8}{:>16}{:>12.1}  {}",
+            component.name,
+            component.weights.names().count(),
+            stored.parameters,
+            mib(stored.bytes),
+            formats.join(", ")
+        )?;
+    }
+    for component in model.components() {
+        let unread = pipeline::memory::unread(model, component)
+            .with_context(|| format!("{} does not fit its configuration", component.name))?;
+        if !unread.is_empty() {
+            let first: Vec<&str> = unread.iter().take(4).map(String::as_str).collect();
+            writeln!(
+                out,
+                "{}: {} tensors are never read ({}…)",
+                component.name,
+                unread.len(),
+                first.join(", ")
+            )?;
+        }
+    }
+    Ok(())
+}
+
+struct Stored {
+    parameters: usize,
+    bytes: usize,
+    formats: BTreeMap<String, usize>,
+}
+
+impl Stored {
+    fn of(component: &Component) -> Self {
+        let mut stored = Self { parameters: 0, bytes: 0, formats: BTreeMap::new() };
+        for name in component.weights.names() {
+            stored.parameters +=
+                component.weights.shape(name).map_or(0, |shape| shape.iter().product());
+            stored.bytes += component.weights.size(name).unwrap_or(0);
+            let format = component.weights.format(name).unwrap_or_else(|| "unknown".into());
+            *stored.formats.entry(format).or_default() += 1;
+        }
+        stored
+    }
+}
+
+fn table(out: &mut String, memory: &[Resident], title: &str) -> Result<()> {
+    writeln!(
+        out,
+        "\n{title} (one component at a time)\n{:<16}{:>12}{:>12}{:>12}{:>8}{:>10}",
+        "component", "weights MiB", "arena MiB", "peak MiB", "ops", "GMAC"
+    )?;
+    for part in memory {
+        writeln!(
+            out,
+            "{:<16}{:>12.1}{:>12.1}{:>12.1}{:>8}{:>10.1}",
+            part.name,
+            mib(part.weights),
+            mib(part.arena),
+            mib(part.peak()),
+            part.operations,
+            part.multiply_adds as f64 / 1e9
+        )?;
+    }
+    let peak = memory.iter().map(Resident::peak).max().unwrap_or(0);
+    writeln!(out, "{:<16}{:>36.1}", "peak", mib(peak))?;
+    Ok(())
+}
+
+fn layers(out: &mut String, memory: &[Resident]) -> Result<()> {
+    for part in memory {
+        writeln!(out, "\n{}: {} layers", part.name, part.layers.len())?;
+        for (name, precision) in &part.layers {
+            writeln!(out, "  {name} {precision}")?;
+        }
+    }
+    Ok(())
+}
+
+fn mib(bytes: usize) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}

@@ -1,0 +1,112 @@
+"""Runs one network in one engine whenever a line arrives, and answers with seconds.
+
+    serve.py unet|vae ENGINE PRECISION --model DIR --inputs FILE --save FILE [--threads 2]
+
+ENGINE is `openvino` or `torch`, PRECISION `f32` or `bf16`. The output of the last run is saved, as f32
+under the name `output`, when standard input ends. A file converted for OpenVINO stays in `--cache`.
+"""
+
+import argparse
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+import network
+
+
+def converted(options):
+    """The network as an OpenVINO file.
+
+    It keeps f32: stored in f16, also the frequencies of the time embedding would be rounded,
+    and the noise prediction with them.
+    """
+    import openvino as ov
+
+    place = Path(options.cache) / f"{Path(options.model).resolve().name}-{options.component}"
+    shapes = [tuple(t.shape) for t in network.inputs(options.component, options.inputs)]
+    path = place / f"{'x'.join(str(n) for n in shapes[0])}.xml"
+    if not path.exists():
+        module = network.load(options.component, options.model, torch.float32)
+        example = tuple(network.inputs(options.component, options.inputs))
+        with torch.no_grad():
+            model = ov.convert_model(module, example_input=example,
+                                     input=[ov.PartialShape(list(shape)) for shape in shapes])
+        place.mkdir(parents=True, exist_ok=True)
+        ov.save_model(model, path, compress_to_fp16=False)
+        # A fresh process maps the file instead of holding the traced copy.
+        del model, module
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+    return path
+
+
+def openvino(options):
+    import openvino as ov
+    import openvino.properties as properties
+    import openvino.properties.hint as hint
+
+    core = ov.Core()
+    precision = {"f32": ov.Type.f32, "bf16": ov.Type.bf16}[options.precision]
+    compiled = core.compile_model(converted(options), "CPU", {
+        hint.inference_precision: precision,
+        hint.performance_mode: hint.PerformanceMode.LATENCY,
+        hint.execution_mode: hint.ExecutionMode.PERFORMANCE,
+        properties.inference_num_threads: options.threads,
+        properties.num_streams: 1,
+    })
+    request = compiled.create_infer_request()
+    values = [t.numpy() for t in network.inputs(options.component, options.inputs)]
+
+    def run():
+        request.infer(values)
+        return lambda: torch.from_numpy(np.array(request.get_output_tensor(0).data))
+
+    return run
+
+
+def pytorch(options):
+    torch.set_num_threads(options.threads)
+    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[options.precision]
+    module = network.load(options.component, options.model, dtype)
+    module = module.to(memory_format=torch.channels_last)
+    values = [t.to(dtype) for t in network.inputs(options.component, options.inputs)]
+    if options.component == "unet":
+        values[1] = values[1].float()
+
+    @torch.inference_mode()
+    def run():
+        result = module(*values)
+        return lambda: result
+
+    return run
+
+
+def main():
+    warnings.filterwarnings("ignore")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("component", choices=["unet", "vae"])
+    parser.add_argument("engine", choices=["openvino", "torch"])
+    parser.add_argument("precision", choices=["f32", "bf16"])
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--inputs", required=True)
+    parser.add_argument("--save", required=True)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cache", default="/tmp/mixdq-peers")
+    options = parser.parse_args()
+    run = {"openvino": openvino, "torch": pytorch}[options.engine](options)
+    result = None
+    for _line in sys.stdin:
+        start = time.perf_counter()
+        result = run()
+        print(f"{time.perf_counter() - start:.6f}", flush=True)
+    if result is not None:
+        save_file({"output": result().float().clone().contiguous()}, options.save)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+//! The promises.
+
+use super::{Bar, Limit, Size, Source, picture, race, tests, threads};
+
+const PARITY: Source = Source {
+    name: "parity",
+    size: Size::Small,
+    measure: |_| tests::readings(&["-p", "mixdq-pipeline", "--release", "--test", "parity"]),
+};
+const INPUT: Source = Source {
+    name: "bad input",
+    size: Size::Small,
+    measure: |_| tests::readings(&["-p", "mixdq", "--release", "--test", "bad_input"]),
+};
+const SD_TURBO: Source = Source {
+    name: "sd-turbo",
+    size: Size::Full,
+    measure: |options| picture::readings(options, "sd-turbo"),
+};
+const SDXL_TURBO: Source = Source {
+    name: "sdxl-turbo",
+    size: Size::Full,
+    measure: |options| picture::readings(options, "sdxl-turbo"),
+};
+const LCM: Source =
+    Source { name: "lcm", size: Size::Full, measure: |options| picture::readings(options, "lcm") };
+const UNET_F32: Source = Source {
+    name: "unet f32",
+    size: Size::Full,
+    measure: |options| race::readings(options, ["unet_step", "f32"]),
+};
+const UNET_BF16: Source = Source {
+    name: "unet bf16",
+    size: Size::Full,
+    measure: |options| race::readings(options, ["unet_step", "bf16"]),
+};
+const VAE_F32: Source = Source {
+    name: "vae f32",
+    size: Size::Full,
+    measure: |options| race::readings(options, ["vae_decode", "f32"]),
+};
+const VAE_BF16: Source = Source {
+    name: "vae bf16",
+    size: Size::Full,
+    measure: |options| race::readings(options, ["vae_decode", "bf16"]),
+};
+const THREADS: Source = Source { name: "threads", size: Size::Full, measure: threads::readings };
+
+/// All bars, in the order of the table.
+pub(super) const BARS: &[Bar] = &[
+    bar(["parity.max", "parity.max"], Limit::AtMost(2.0, "levels"), &PARITY),
+    bar(["parity.mean", "parity.mean"], Limit::AtMost(0.1, "levels"), &PARITY),
+    bar(["parity.bf16", "parity.bf16"], Limit::AtLeast(30.0, "dB"), &PARITY),
+    bar(["input.refused", "tests.failed"], Limit::AtMost(0.0, "failed"), &INPUT),
+    bar(["input.tests", "tests.passed"], Limit::AtLeast(8.0, "passed"), &INPUT),
+    bar(["full.sd-turbo", "deviation"], Limit::AtLeast(10.0, "levels"), &SD_TURBO),
+    bar(["full.sdxl-turbo", "deviation"], Limit::AtLeast(10.0, "levels"), &SDXL_TURBO),
+    bar(["full.lcm", "deviation"], Limit::AtLeast(10.0, "levels"), &LCM),
+    bar(["memory.sd-turbo", "over_largest"], Limit::AtMost(450.0, "MB"), &SD_TURBO),
+    bar(["memory.sdxl-turbo", "over_largest"], Limit::AtMost(600.0, "MB"), &SDXL_TURBO),
+    bar(["speed.process", "overhead"], Limit::AtMost(2.0, "s"), &SD_TURBO),
+    bar(["speed.unet.f32", "ratio"], Limit::AtMost(1.0, "of OpenVINO"), &UNET_F32),
+    bar(["speed.unet.bf16", "ratio"], Limit::AtMost(1.0, "of OpenVINO"), &UNET_BF16),
+    bar(["speed.vae.f32", "ratio"], Limit::AtMost(1.0, "of OpenVINO"), &VAE_F32),
+    bar(["speed.vae.bf16", "ratio"], Limit::AtMost(1.0, "of OpenVINO"), &VAE_BF16),
+    bar(["speed.threads", "two_of_one"], Limit::AtMost(0.56, "of one"), &THREADS),
+    bar(["speed.neighbour", "spinning"], Limit::AtMost(1.6, "of idle"), &THREADS),
+];
+
+const fn bar([name, reading]: [&'static str; 2], limit: Limit, source: &'static Source) -> Bar {
+    Bar { name, reading, limit, source }
+}

@@ -1,0 +1,45 @@
+//! A `mixdq bench --serve` process: it answers each line `run` with seconds.
+
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::command::program;
+
+/// A process that computes one UNet step on request.
+pub(super) struct Server {
+    child: Child,
+    requests: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+impl Server {
+    /// Starts `binary` on the model in `folder` with this many threads.
+    pub(super) fn start(binary: &Path, folder: &Path, inputs: &Path, threads: u32) -> Result<Self> {
+        let mut command = program(binary, &["bench", "unet", "--serve", "--precision", "bf16"]);
+        command.arg("-m").arg(folder).arg("--inputs").arg(inputs);
+        command.args(["-t", &threads.to_string()]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let requests = child.stdin.take().context("no standard input")?;
+        let answers = BufReader::new(child.stdout.take().context("no standard output")?).lines();
+        Ok(Self { child, requests, answers })
+    }
+
+    /// Seconds of one step.
+    pub(super) fn step(&mut self) -> Result<f64> {
+        writeln!(self.requests, "run")?;
+        self.requests.flush()?;
+        let line = self.answers.next().context("mixdq bench ended early")??;
+        line.trim().parse().with_context(|| format!("mixdq bench answered `{line}`"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Nothing can be done about a process that has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
