@@ -1,9 +1,9 @@
 """Says whether a full-size model with random weights does something.
 
-Usage: alive.py picture FOLDER
+Usage: alive.py picture FOLDER [bfloat16]
        alive.py shapes FAMILY
 
-`picture` draws one picture with diffusers in f32 and notes every layer's output deviation, which
+`picture` draws one picture with diffusers (in float32 if memory allows) and notes every layer's output deviation, which
 has to lie between 0.05 and 20, as the picture's has to lie over 10 of 255. `shapes` compares the
 list of tensors of `cargo xtask model` with those that diffusers and transformers make.
 """
@@ -34,10 +34,10 @@ def watch(name, model, found):
             module.register_forward_hook(hook(layer))
 
 
-def draw(folder):
+def draw(folder, dtype):
     from diffusers import DiffusionPipeline
 
-    pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=dtype)
     pipe.set_progress_bar_config(disable=True)
     found = {}
     for name, part in pipe.components.items():
@@ -49,8 +49,8 @@ def draw(folder):
     return found, 255 * picture.images.std().item()
 
 
-def report(folder):
-    found, picture = draw(folder)
+def report(folder, dtype="float32"):
+    found, picture = draw(folder, getattr(torch, dtype))
     for part in sorted({name.split(".")[0] for name in found}):
         own = {name: value for name, value in found.items() if name.startswith(part + ".")}
         low, high = min(own, key=own.get), max(own, key=own.get)
@@ -97,5 +97,5 @@ def bare(name):
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    mode, argument = sys.argv[1:]
-    sys.exit(0 if {"shapes": shapes, "picture": report}[mode](argument) else 1)
+    modes = {"shapes": shapes, "picture": report}
+    sys.exit(0 if modes[sys.argv[1]](*sys.argv[2:]) else 1)

@@ -87,8 +87,11 @@ def interleaved(runners, options):
               f"min {min(runner.seconds):.4f}  max {max(runner.seconds):.4f}{memory}", flush=True)
 
 
-def compare(options, precision, inputs, folder):
-    """One precision: times, agreement, and whether the comparison counts."""
+def compare(options, precision, inputs, folder, exact):
+    """One precision: times, agreement, and whether the comparison counts.
+
+    `exact` keeps the reference's f32 output, which those of other precisions are also compared with.
+    """
     runners = [peer(options, engine, precision, inputs, folder) for engine in options.peers]
     if options.ours:
         runners.insert(0, ours(options, precision, inputs, folder))
@@ -100,6 +103,10 @@ def compare(options, precision, inputs, folder):
     for name, output in outputs.items():
         if name != reference:
             row["sqnr"][f"{name}:{reference}"] = network.sqnr(outputs[reference], output)
+    if precision == "f32":
+        exact["f32"] = outputs[reference]
+    elif exact:
+        row["sqnr_to_f32"] = {n: network.sqnr(exact["f32"], o) for n, o in outputs.items()}
     print(f"{precision}: deviation of the output {outputs[reference].std():.3f}")
     if options.ours:
         row["ratio"] = medians["ours"] / medians[reference]
@@ -135,7 +142,8 @@ def run(component):
         inputs = Path(options.inputs or folder / "inputs.safetensors")
         if not options.inputs:
             network.random_inputs(component, options.model, options.size, inputs)
-        rows = [compare(options, precision, inputs, folder) for precision in options.precisions]
+        exact = {}
+        rows = [compare(options, precision, inputs, folder, exact) for precision in options.precisions]
     for row in rows:
         print(json.dumps(row))
     sys.exit(any(row["void"] for row in rows))

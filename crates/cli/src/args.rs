@@ -121,7 +121,7 @@ pub(crate) struct Generate {
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) batch_count: u32,
 
-    /// Sampler [default: the model's]: euler, euler_a, heun, lcm, tcd, ddim, pndm, dpm++2m, unipc
+    /// Sampler [default: the model's]: euler, `euler_a`, heun, lcm, tcd, ddim, pndm, dpm++2m, unipc
     #[arg(long, value_name = "NAME")]
     pub(crate) sampling_method: Option<String>,
 

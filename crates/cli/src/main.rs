@@ -18,7 +18,11 @@ fn main() -> ExitCode {
         report::error(&format!("{flag} is not in this version"));
         return ExitCode::from(2);
     }
-    let result = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let result = match cli.command {
         Command::Generate(args) => commands::generate::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Doctor => commands::doctor::run(),
@@ -31,4 +35,17 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Help and version go to standard output as they are; a fault becomes one line.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        report::print(&error.render().ansi().to_string());
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    let message = text.split("\n\n").next().unwrap_or_default();
+    let words: Vec<&str> = message.trim_start_matches("error: ").split_whitespace().collect();
+    report::error(&format!("{} (--help lists what there is)", words.join(" ")));
+    ExitCode::from(2)
 }

@@ -53,7 +53,7 @@ impl Progress {
         match event {
             Event::Warning(text) => self.line(&format!("warning: {text}")),
             Event::Loading(phase, done, total) => {
-                self.show(&format!("load {}", phase.name()), done, total)
+                self.show(&format!("load {}", phase.name()), done, total);
             }
             Event::Working(phase, done, total) => self.show(phase.name(), done, total),
             Event::Step(step, steps, time) => {

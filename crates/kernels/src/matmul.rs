@@ -25,7 +25,9 @@ mod tile;
 
 pub use epilogue::{Epilogue, Gate, Residual, Shift};
 pub(crate) use chunk::tiles;
-pub(crate) use tile::{Ahead, Arithmetic, Fma, Keep, PairDot, Strip, Sums, multiply};
+pub(crate) use tile::{
+    Ahead, Arithmetic, Fma, Keep, MAX_ROWS, MAX_SEGMENTS, PairDot, Strip, Sums, multiply,
+};
 
 use chunk::Chunk;
 use plan::Plan;

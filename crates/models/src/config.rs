@@ -1,6 +1,7 @@
 //! Reading `config.json`: fields by name, lists that may be given as one number, and options that are not implemented.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -58,6 +59,26 @@ pub(crate) fn read<T: DeserializeOwned>(model: &'static str, json: &Value) -> Re
 pub(crate) fn fault(model: &'static str, field: &str, fault: &str) -> Error {
     Error::Config { model, field: field.to_owned(), fault: fault.to_owned() }
 }
+
+/// Refuse sizes that no model has, before they are multiplied with each other.
+pub(crate) fn within(
+    model: &'static str,
+    field: &str,
+    sizes: impl IntoIterator<Item = usize>,
+    range: RangeInclusive<usize>,
+) -> Result<(), Error> {
+    if sizes.into_iter().all(|size| range.contains(&size)) {
+        return Ok(());
+    }
+    let (least, most) = (range.start(), range.end());
+    Err(fault(model, field, &format!("must lie between {least} and {most}")))
+}
+
+/// Numbers of channels that models may have.
+pub(crate) const CHANNELS: RangeInclusive<usize> = 1..=1 << 20;
+
+/// Numbers of levels that a model may have.
+pub(crate) const LEVELS: RangeInclusive<usize> = 1..=16;
 
 /// An error about an option that is not implemented.
 pub(crate) fn unsupported(

@@ -7,7 +7,7 @@
 //! conv_in ▸ push ▸ (resnet ▸ transformer ▸ push)… ▸ downsample ▸ push ▸ … ▸ middle ▸ … (pop ▸ resnet ▸ transformer)… ▸ upsample ▸ … ▸ conv_out
 //! ```
 //!
-//! [`stages`](stage) builds the list from the configuration; nothing else knows the shape of the network.
+//! The module `stage` builds the list from the configuration; nothing else knows the shape of the network.
 
 mod config;
 mod layers;

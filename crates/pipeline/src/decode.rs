@@ -47,7 +47,7 @@ pub(crate) fn run<D: Device>(
 /// Either kind of autoencoder, with what it does to latents before decoding.
 pub(crate) enum Decoder {
     /// `AutoencoderKL`.
-    Kl(vae::Decoder, vae::Config),
+    Kl(Box<vae::Decoder>, vae::Config),
     /// `AutoencoderTiny`.
     Tiny(tiny_vae::Decoder, tiny_vae::Config),
 }
@@ -65,7 +65,7 @@ impl Decoder {
             Self::Tiny(tiny_vae::Decoder::load(params, &config)?, config)
         } else {
             let config = vae::Config::read(&component.config)?;
-            Self::Kl(vae::Decoder::load(params, &config)?, config)
+            Self::Kl(Box::new(vae::Decoder::load(params, &config)?), config)
         })
     }
 

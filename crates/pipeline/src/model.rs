@@ -77,7 +77,7 @@ pub struct Model {
 pub struct Extras {
     /// A VAE instead of the model's: a folder or a file.
     pub vae: Option<PathBuf>,
-    /// LoRAs to merge and their scales.
+    /// LoRA files to merge and their scales.
     pub loras: Vec<(PathBuf, f32)>,
 }
 

@@ -115,6 +115,11 @@ impl<D: Device> Encode<'_, D> {
         let mut all = Vec::with_capacity(texts.len());
         for text in texts {
             let prompt = Prompt::weighted(text);
+            if prompt.has_breaks() && self.request.overflow == Overflow::Cut {
+                let text =
+                    "BREAK begins a new chunk only with --long-prompt; it counts as a space here";
+                self.watch.tell(Event::Warning(text.into()));
+            }
             all.push(match self.request.overflow {
                 Overflow::Chunks => tokenizer.encode_long(&prompt)?,
                 Overflow::Cut => vec![tokenizer.encode(&prompt)?],
@@ -122,7 +127,7 @@ impl<D: Device> Encode<'_, D> {
         }
         let most = all.iter().map(Vec::len).max().unwrap_or(1);
         let empty = tokenizer.encode(&Prompt::weighted(""))?;
-        for (chunks, text) in all.iter_mut().zip(texts) {
+        for chunks in &mut all {
             if let Some(cut) = chunks.iter().find_map(|chunk| chunk.cut.as_ref()) {
                 let limit = tokenizer.limit();
                 let name = self.encoder.component.name;
@@ -130,7 +135,6 @@ impl<D: Device> Encode<'_, D> {
                     "{name} reads {limit} tokens; this part of the prompt was cut off: {cut:?} (--long-prompt reads it)"
                 )));
             }
-            let _ = text;
             chunks.resize(most, empty.clone());
         }
         Ok(all)
@@ -174,11 +178,16 @@ fn weighted(mut context: Vec<f32>, encoding: &Encoding) -> Vec<f32> {
     let before = mean(&context);
     let channels = context.len() / encoding.weights.len();
     for (token, weight) in context.chunks_exact_mut(channels).zip(&encoding.weights) {
-        token.iter_mut().for_each(|x| *x *= weight);
+        for x in token {
+            *x *= weight;
+        }
     }
     let after = mean(&context);
     if after != 0.0 {
-        context.iter_mut().for_each(|x| *x *= (before / after) as f32);
+        let factor = (before / after) as f32;
+        for x in &mut context {
+            *x *= factor;
+        }
     }
     context
 }

@@ -4,7 +4,6 @@
 //! Run with `--nocapture` to see the figures.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-#![expect(clippy::print_stdout, reason = "the figures are collected by `cargo xtask bars`")]
 
 use std::fs::{self, File};
 use std::io::BufReader;
@@ -67,13 +66,18 @@ fn read_png(path: &Path) -> Picture {
 /// All rows, and the folder of their pictures.
 fn rows() -> Vec<(PathBuf, Value)> {
     let golden = testdata().join("golden");
-    let mut files: Vec<PathBuf> = fs::read_dir(&golden).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(&golden).unwrap().map(|e| e.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|e| e == "json"));
     files.sort();
     let rows = files.iter().flat_map(|path| {
         let rows = json_with_infinities(&fs::read_to_string(path).unwrap()).unwrap();
         let folder = path.with_extension("");
-        rows.as_array().unwrap().iter().map(move |row| (folder.clone(), row.clone())).collect::<Vec<_>>()
+        rows.as_array()
+            .unwrap()
+            .iter()
+            .map(move |row| (folder.clone(), row.clone()))
+            .collect::<Vec<_>>()
     });
     rows.collect()
 }
@@ -92,7 +96,10 @@ fn pictures_equal_those_of_diffusers() {
             let expected = read_png(&folder.join(name.as_str().unwrap()));
             let (most, average) = picture.difference(&expected).expect("the same size");
             if most > 2 || average > 0.1 {
-                faults.push(format!("{}/{name}: {most} at most, {average:.3} on average", row["pipeline"]));
+                faults.push(format!(
+                    "{}/{name}: {most} at most, {average:.3} on average",
+                    row["pipeline"]
+                ));
             }
             (worst, mean, count) = (worst.max(most), mean.max(average), count + 1);
         }
@@ -100,6 +107,11 @@ fn pictures_equal_those_of_diffusers() {
     println!("bar parity.pictures {count} pictures");
     println!("bar parity.max {worst} levels");
     println!("bar parity.mean {mean:.4} levels");
-    assert!(faults.is_empty(), "{} of {count} pictures differ:\n{}", faults.len(), faults.join("\n"));
+    assert!(
+        faults.is_empty(),
+        "{} of {count} pictures differ:\n{}",
+        faults.len(),
+        faults.join("\n")
+    );
     assert!(count >= 60, "only {count} golden pictures");
 }

@@ -6,8 +6,8 @@ use kernels::isa::Level;
 use tensor::file::{Checkpoint, TensorView};
 use tensor::graph::{Activation, Mask, Padding, Part};
 use tensor::{
-    Control, Cpu, Device, Graph, Plan, Precision, Program, Recording, Reference, Session, Value,
-    Weight,
+    Control, Cpu, CpuWeights, Device, Graph, Plan, Precision, Program, Recording, Reference,
+    Session, Value, Weight,
 };
 
 /// Numbers that look random and are the same everywhere: about −1…1.
@@ -198,7 +198,7 @@ fn until(
     let scratch = |op: &_, program: &_| cpu.scratch(op, program);
     let program = Program::compile_part(recording, part, plan, &scratch);
     let mut session = Session::with_program(cpu, program).unwrap();
-    let mut weights = Default::default();
+    let mut weights = CpuWeights::default();
     cpu.prepare(&mut weights, session.program(), &Control::default()).unwrap();
     set(&mut session);
     session.run(&weights, &Control::default()).unwrap();
@@ -219,7 +219,7 @@ fn from(
     let scratch = |op: &_, program: &_| cpu.scratch(op, program);
     let program = Program::compile_part(recording, part, plan, &scratch);
     let mut session = Session::with_program(cpu, program).unwrap();
-    let mut weights = Default::default();
+    let mut weights = CpuWeights::default();
     cpu.prepare(&mut weights, session.program(), &Control::default()).unwrap();
     for (node, values) in live.iter().zip(values) {
         session.write(&node.to_string(), values).unwrap();
@@ -238,7 +238,7 @@ fn bad_inputs_are_refused_by_name() {
     let few = session.write_index("ids", &[1; 3]).unwrap_err().to_string();
     assert!(few.contains("3 numbers were given"), "{few}");
     assert!(session.write("nothing", &[1.0]).is_err());
-    let unset = session.run(&Default::default(), &Control::default()).unwrap_err().to_string();
+    let unset = session.run(&CpuWeights::default(), &Control::default()).unwrap_err().to_string();
     assert!(unset.contains("was not set"), "{unset}");
 }
 
@@ -252,7 +252,7 @@ fn a_weight_that_is_not_a_number_is_named() {
     let recording = graph.finish(&[("y", y)]).unwrap();
     let cpu = Cpu::detect(1);
     let session = Session::new(&cpu, &recording, &Plan::default()).unwrap();
-    let error = cpu.prepare(&mut Default::default(), session.program(), &Control::default());
+    let error = cpu.prepare(&mut CpuWeights::default(), session.program(), &Control::default());
     assert!(error.unwrap_err().to_string().contains("`bad.weight`"));
 }
 
@@ -264,7 +264,7 @@ fn the_first_layer_with_infinity_is_named() {
     let recording = graph.finish(&[("y", y)]).unwrap();
     let cpu = Cpu::detect(1);
     let mut session = Session::new(&cpu, &recording, &Plan::default()).unwrap();
-    let mut weights = Default::default();
+    let mut weights = CpuWeights::default();
     cpu.prepare(&mut weights, session.program(), &Control::default()).unwrap();
     session.write("x", &[1.0; 4]).unwrap();
     let error = session.diagnose(&weights, &Control::default()).unwrap_err().to_string();

@@ -30,9 +30,9 @@ pub(crate) fn run(args: &Bench) -> Result<()> {
         timed.session.write(name, numbers)?;
     }
     if args.serve {
-        timed.serve()?
+        timed.serve()?;
     } else {
-        timed.repeat(args.runs)?
+        timed.repeat(args.runs)?;
     }
     if args.verbose {
         timed.kinds()?;

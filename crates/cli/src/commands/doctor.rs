@@ -13,12 +13,16 @@ pub(crate) fn run() -> Result<()> {
     let mut out = String::new();
     let levels = kernels::isa::Level::available();
     let names: Vec<&str> = levels.iter().map(|level| level.name()).collect();
-    let bf16 = if cpu.has_fast_bf16() { "multiplied in pairs" } else { "stored in two bytes, multiplied as f32" };
+    let bf16 = if cpu.has_fast_bf16() {
+        "multiplied in pairs"
+    } else {
+        "stored in two bytes, multiplied as f32"
+    };
     writeln!(out, "mixdq        {}", env!("CARGO_PKG_VERSION"))?;
     writeln!(out, "cores        {}", engine::cores())?;
     writeln!(out, "instructions {} (of {})", cpu.level().name(), names.join(", "))?;
     writeln!(out, "f32          {} fused multiply-add", cpu.level().name())?;
-    writeln!(out, "bf16         {}", bf16)?;
+    writeln!(out, "bf16         {bf16}")?;
     writeln!(out, "precision    auto is {}", engine::faster(&cpu))?;
     let memory = tensor::os::available_memory()
         .map_or_else(|| "unknown".into(), |bytes| format!("{:.1} GB free", bytes as f64 / 1e9));

@@ -31,6 +31,9 @@ pub(crate) fn run(args: &Generate) -> Result<()> {
     let pipeline = TextToImage::new(&cpu, &model, &plan);
     let settings = pipeline.settings(&request)?;
     announce(args, &settings);
+    for assumed in &model.assumed {
+        report::say(&format!("assumed, since the file does not say: {assumed}"));
+    }
     pipeline.draw(&request, &watch, &mut |drawn: Drawn<'_>| {
         let text = parameters(&drawn, &request, &settings, &model.name);
         target.write(drawn.index, &drawn.picture, &text)
@@ -119,7 +122,8 @@ fn announce(args: &Generate, settings: &Settings) {
 fn parameters(drawn: &Drawn<'_>, request: &Request, settings: &Settings, model: &str) -> String {
     let mut text = drawn.prompt.to_owned();
     if let Some(negative) = &request.negative {
-        text += &format!("\nNegative prompt: {negative}");
+        text.push_str("\nNegative prompt: ");
+        text.push_str(negative);
     }
     let mut fields = vec![
         format!("Steps: {}", settings.steps),

@@ -36,7 +36,18 @@ pub(crate) fn run(args: &Inspect) -> Result<()> {
         settings.defaults.size.value[1],
         settings.defaults.size.value[0],
     )?;
+    for assumed in &model.assumed {
+        writeln!(out, "assumed    {assumed}")?;
+    }
     files(&mut out, &model)?;
+    if !model.unread.is_empty() {
+        writeln!(
+            out,
+            "{} tensors of the file belong to no component: {}",
+            model.unread.len(),
+            first(&model.unread)
+        )?;
+    }
     let size = format!("{}x{}", settings.width, settings.height);
     table(&mut out, &memory, &format!("memory at {size} in {}", plan.default))?;
     if args.verbose {
@@ -71,17 +82,18 @@ fn files(out: &mut String, model: &Model) -> Result<()> {
         let unread = pipeline::memory::unread(model, component)
             .with_context(|| format!("{} does not fit its configuration", component.name))?;
         if !unread.is_empty() {
-            let first: Vec<&str> = unread.iter().take(4).map(String::as_str).collect();
-            writeln!(
-                out,
-                "{}: {} tensors are never read ({}…)",
-                component.name,
-                unread.len(),
-                first.join(", ")
-            )?;
+            let (name, count) = (component.name, unread.len());
+            writeln!(out, "{name}: {count} tensors are never read: {}", first(&unread))?;
         }
     }
     Ok(())
+}
+
+/// The first few names.
+fn first(names: &[String]) -> String {
+    let shown: Vec<&str> = names.iter().take(4).map(String::as_str).collect();
+    let more = if names.len() > shown.len() { ", …" } else { "" };
+    shown.join(", ") + more
 }
 
 struct Stored {

@@ -10,7 +10,7 @@ use crate::{
     format::{Activations, PANEL},
     isa::{Bf16Dot, Bf16Op, Isa, LANES, SimdOp},
     math,
-    matmul::{Ahead, Arithmetic, Fma, Keep, PairDot, Strip, Sums, multiply, tiles},
+    matmul::{Ahead, Arithmetic, Fma, Keep, MAX_ROWS, PairDot, Strip, Sums, multiply, tiles},
     scratch::Scratch,
     threads::OutputTile,
 };
@@ -94,20 +94,24 @@ impl QueryBlock<'_, '_> {
                 let width = sizes.width(panel);
                 let bytes = sizes.key_panel_bytes();
                 let b = bytemuck::cast_slice(&packed.keys[(panels + panel) * bytes..][..bytes]);
-                let strip = Strip {
-                    groups: dim * sizes.size() / 4,
-                    segments: 1,
-                    b,
-                    b_stride: width / LANES,
-                    vectors: width / LANES,
-                    ahead: Ahead::nothing(b),
-                    accumulate: false,
-                };
                 for rows in tiles(count, I::TILE_ROWS) {
                     let to = &mut scores[rows.start * stride + panel * PANEL - keys.start..];
-                    let row = |_, r| query(rows.start + r);
+                    let mut found = [&raw[..0]; MAX_ROWS];
+                    for (row, found) in rows.clone().zip(&mut found) {
+                        *found = query(row);
+                    }
+                    let strip = Strip {
+                        count: rows.len(),
+                        rows: &[found],
+                        groups: dim * sizes.size() / 4,
+                        b,
+                        b_stride: width / LANES,
+                        vectors: width / LANES,
+                        ahead: Ahead::nothing(b),
+                        accumulate: false,
+                    };
                     let sums = Sums { values: to, stride: stride / LANES };
-                    multiply((isa, arithmetic), &strip, (rows.len(), row), (sums, Keep));
+                    multiply((isa, arithmetic), &strip, (sums, Keep));
                 }
             }
             for row in 0..count {
@@ -124,24 +128,29 @@ impl QueryBlock<'_, '_> {
             let bytes = sizes.value_panel_bytes();
             let start = (panels + keys.start / PANEL) * bytes;
             let b = bytemuck::cast_slice(&packed.values[start..]);
-            let strip = Strip {
-                groups: keys.len().div_ceil(4 / sizes.size()),
-                segments: 1,
-                b,
-                b_stride: padded / LANES,
-                vectors: padded / LANES,
-                ahead: Ahead::nothing(b),
-                accumulate: true,
-            };
             let weights = if sizes.is_bf16_dot() {
                 bytemuck::cast_slice::<u16, u8>(weights)
             } else {
                 bytemuck::cast_slice(scores)
             };
             for rows in tiles(count, I::TILE_ROWS) {
-                let row = |_, r| &weights[(rows.start + r) * stride * sizes.size()..];
-                let sums = Sums { values: &mut sums[rows.start * padded..], stride: padded / LANES };
-                multiply((isa, arithmetic), &strip, (rows.len(), row), (sums, Keep));
+                let mut found = [&weights[..0]; MAX_ROWS];
+                for (row, found) in rows.clone().zip(&mut found) {
+                    *found = &weights[row * stride * sizes.size()..];
+                }
+                let strip = Strip {
+                    count: rows.len(),
+                    rows: &[found],
+                    groups: keys.len().div_ceil(4 / sizes.size()),
+                    b,
+                    b_stride: padded / LANES,
+                    vectors: padded / LANES,
+                    ahead: Ahead::nothing(b),
+                    accumulate: true,
+                };
+                let values = &mut sums[rows.start * padded..];
+                let sums = Sums { values, stride: padded / LANES };
+                multiply((isa, arithmetic), &strip, (sums, Keep));
             }
         }
         for (row, [_, total]) in states[..count].iter().enumerate() {

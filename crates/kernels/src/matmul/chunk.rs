@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{
-    Ahead, Arithmetic, Epilogue, Fma, Geometry, PairDot, Strip, Sums,
+    Ahead, Arithmetic, Epilogue, Fma, Geometry, MAX_ROWS, MAX_SEGMENTS, PairDot, Strip, Sums,
     epilogue::Direct,
     multiply,
     plan::Plan,
@@ -98,25 +98,28 @@ impl Chunk<'_, '_> {
             let gathered = bytemuck::cast_slice::<f32, u8>(gathered);
             let vectors = width / LANES;
             let ahead = Ahead::new(b, segments * groups, vectors);
+            let mut found = [[blank; MAX_ROWS]; MAX_SEGMENTS];
             for (tile, rows) in tiles(count, I::TILE_ROWS).enumerate() {
+                for (tap, found) in block.taps.clone().zip(&mut found) {
+                    for (row, found) in rows.clone().zip(found) {
+                        *found = if plan.is_gathered() {
+                            &gathered[row * depth * 4..]
+                        } else if let Some(start) = table.start(tap, row) {
+                            &raw[(start + block.channels.start) * size..]
+                        } else {
+                            blank
+                        };
+                    }
+                }
                 let strip = Strip {
+                    count: rows.len(),
+                    rows: &found[..segments],
                     groups,
-                    segments,
                     b,
                     b_stride: vectors,
                     vectors,
                     ahead: ahead.of_tile(tile),
                     accumulate: !is_first,
-                };
-                let row = |segment, r| {
-                    let r = rows.start + r;
-                    if plan.is_gathered() {
-                        return &gathered[r * depth * 4..];
-                    }
-                    match table.start(block.taps.start + segment, r) {
-                        Some(start) => &raw[(start + block.channels.start) * size..],
-                        None => blank,
-                    }
                 };
                 let values = &mut sums[rows.start * width..rows.end * width];
                 let to = Sums { values, stride: vectors };
@@ -126,7 +129,7 @@ impl Chunk<'_, '_> {
                     first: rows.start,
                     takes: is_direct && is_last,
                 };
-                multiply((isa, arithmetic), &strip, (rows.len(), row), (to, sink));
+                multiply((isa, arithmetic), &strip, (to, sink));
                 if is_last && !is_direct {
                     // While the tile is near, and while its stores overlap with the next tile.
                     let sums = &sums[rows.start * width..rows.end * width];

@@ -1,6 +1,6 @@
 //! The sizes of chunks and blocks.
 
-use super::{Gate, Geometry};
+use super::{Gate, Geometry, MAX_SEGMENTS};
 use crate::{
     Cpu,
     format::{ActivationFormat, PANEL, PanelFormat, PanelLayout},
@@ -9,10 +9,10 @@ use crate::{
 };
 
 /// Elements of `k`, four bytes each, that a block holds at most.
-fn env(n: &str, d: usize) -> usize { std::env::var(n).ok().and_then(|v| v.parse().ok()).unwrap_or(d) }
+const BLOCK: usize = 320;
 
 /// Rows of a chunk at most.
-const ROWS: usize = 192;
+const ROWS: usize = 126;
 
 /// Rows below which a chunk is not cut to occupy more threads.
 const FEW_ROWS: usize = 24;
@@ -65,10 +65,10 @@ impl Plan {
             }
             (ActivationFormat::Bf16, _) => Way::Widened,
         };
-        let bb = env("BLOCK", 320); let block = if way == Way::Bf16Dot { 2 * bb } else { bb };
+        let block = if way == Way::Bf16Dot { 2 * BLOCK } else { BLOCK };
         let parts = channels.div_ceil(block).max(1);
         let channel_block = channels.div_ceil(parts).next_multiple_of(16).min(channels).max(1);
-        let tap_block = (block / channels.max(1)).clamp(1, taps.max(1));
+        let tap_block = (block / channels.max(1)).clamp(1, taps.clamp(1, MAX_SEGMENTS));
         let rows = geometry.rows();
         let workers = cpu.threads.count();
         Self {
@@ -157,7 +157,7 @@ impl Plan {
 /// run out of chunks at different times.
 fn row_block(rows: usize, panels: usize, workers: usize) -> usize {
     let wanted = 8 * workers;
-    let parts = rows.div_ceil(env("ROWS", ROWS)).max(wanted.div_ceil(panels.max(1)));
-    let parts = if workers == 1 { rows.div_ceil(env("ROWS", ROWS)) } else { parts };
+    let parts = rows.div_ceil(ROWS).max(wanted.div_ceil(panels.max(1)));
+    let parts = if workers == 1 { rows.div_ceil(ROWS) } else { parts };
     rows.div_ceil(parts.max(1)).next_multiple_of(6).max(FEW_ROWS).min(rows.max(1))
 }

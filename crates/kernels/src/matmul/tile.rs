@@ -44,12 +44,23 @@ impl<I: Bf16Dot> Arithmetic<I> for PairDot {
     }
 }
 
+/// Rows of a register tile at most.
+pub(crate) const MAX_ROWS: usize = 6;
+
+/// Segments of a strip at most.
+pub(crate) const MAX_SEGMENTS: usize = 16;
+
+/// The rows of `a` that a tile reads in one segment; those beyond the tile are not looked at.
+pub(crate) type Rows<'a> = [&'a [u8]; MAX_ROWS];
+
 /// The product of a few rows of `a` with some columns of `b`.
 pub(crate) struct Strip<'a> {
+    /// Rows of `a`, at most [`Isa::TILE_ROWS`].
+    pub(crate) count: usize,
+    /// The rows of `a` of each segment, such as a tap of a convolution; `groups` groups long.
+    pub(crate) rows: &'a [Rows<'a>],
     /// Groups of `k` per segment.
     pub(crate) groups: usize,
-    /// Segments, the taps of a convolution: each has its own rows of `a`.
-    pub(crate) segments: usize,
     /// `[segments, groups, b_stride]`.
     pub(crate) b: &'a [f32],
     /// Distance of two rows of `b` in vectors of sixteen.
@@ -134,14 +145,11 @@ impl<I: Isa> Sink<I> for Keep {
     fn take<const C: usize>(&mut self, _: I, _: (usize, usize), _: [I::V; C]) {}
 }
 
-/// Multiply `count` rows, at most `I::TILE_ROWS`.
-///
-/// `row(segment, r)` is row `r` of `a` in a segment, at least `groups` groups long.
+/// Multiply the rows of a strip.
 #[inline(always)]
-pub(crate) fn multiply<'r, I: Isa, A: Arithmetic<I>, S: Sink<I>>(
+pub(crate) fn multiply<I: Isa, A: Arithmetic<I>, S: Sink<I>>(
     (isa, arithmetic): (I, A),
     strip: &Strip<'_>,
-    (count, row): (usize, impl Fn(usize, usize) -> &'r [u8]),
     (mut sums, mut sink): (Sums<'_>, S),
 ) {
     let mut vector = 0;
@@ -150,10 +158,10 @@ pub(crate) fn multiply<'r, I: Isa, A: Arithmetic<I>, S: Sink<I>>(
         let tile = Tile { strip, vector };
         macro_rules! by_size {
             ($($r:literal: $($c:literal)+),+) => {
-                match (count, vectors) {
+                match (strip.count, vectors) {
                     $($(($r, $c) if $r <= I::TILE_ROWS && $c <= I::TILE_VECTORS => {
                         let to = (&mut sums, &mut sink);
-                        tile.run::<I, A, S, $r, $c>((isa, arithmetic), &row, to);
+                        tile.run::<I, A, S, $r, $c>((isa, arithmetic), to);
                     })+)+
                     _ => unreachable!("tiles have at most {} rows", I::TILE_ROWS),
                 }
@@ -187,15 +195,14 @@ struct Tile<'s, 'a> {
 
 impl Tile<'_, '_> {
     #[inline(always)]
-    fn run<'r, I: Isa, A: Arithmetic<I>, S: Sink<I>, const R: usize, const C: usize>(
+    fn run<I: Isa, A: Arithmetic<I>, S: Sink<I>, const R: usize, const C: usize>(
         &self,
         (isa, arithmetic): (I, A),
-        row: &impl Fn(usize, usize) -> &'r [u8],
         (sums, sink): (&mut Sums<'_>, &mut S),
     ) {
-        let Strip { groups, segments, b, b_stride, accumulate, ahead, .. } = *self.strip;
+        let Strip { rows, groups, b, b_stride, accumulate, ahead, .. } = *self.strip;
         assert!(self.vector + C <= b_stride && self.vector + C <= sums.stride);
-        assert!(b.len() >= segments * groups * b_stride * LANES, "rows of b");
+        assert!(b.len() >= rows.len() * groups * b_stride * LANES, "rows of b");
         let needed = ((R - 1) * sums.stride + self.vector + C) * LANES;
         assert!(sums.values.len() >= needed, "sums");
         let stride = sums.stride;
@@ -212,24 +219,25 @@ impl Tile<'_, '_> {
                 }
             }
         }
-        for segment in 0..segments {
-            let a: [*const u8; R] = std::array::from_fn(|r| {
-                let row = row(segment, r);
-                assert!(row.len() >= groups * GROUP, "a row of a is too short");
-                row.as_ptr()
+        let mut b = b[self.vector * LANES..].as_ptr();
+        let mut next = ahead.at;
+        for rows in rows {
+            let mut a = [std::ptr::null::<u8>(); R];
+            for_each_row!(r < R {
+                assert!(rows[r].len() >= groups * GROUP, "a row of a is too short");
+                a[r] = rows[r].as_ptr();
             });
-            let b = b[segment * groups * b_stride * LANES..][self.vector * LANES..].as_ptr();
-            let next = ahead.at.wrapping_add(segment * groups * ahead.step);
             for k in 0..groups {
-                isa.prefetch_far(next.wrapping_add(k * ahead.step));
+                isa.prefetch_far(next);
+                next = next.wrapping_add(ahead.step);
                 // SAFETY: the first two assertions bound row `k` of `b`.
-                let b: [I::V; C] = std::array::from_fn(|c| unsafe {
-                    load(isa, b.add((k * b_stride + c) * LANES))
-                });
+                let row: [I::V; C] =
+                    std::array::from_fn(|c| unsafe { load(isa, b.add(c * LANES)) });
+                b = b.wrapping_add(b_stride * LANES);
                 for (a, acc) in a.iter().zip(&mut acc) {
                     // SAFETY: each row of `a` was checked to hold `groups` groups.
                     let a = isa.splat(unsafe { a.add(k * GROUP).cast::<f32>().read_unaligned() });
-                    for (acc, &b) in acc.iter_mut().zip(&b) {
+                    for (acc, &b) in acc.iter_mut().zip(&row) {
                         *acc = arithmetic.multiply_add(isa, *acc, (a, b));
                     }
                 }

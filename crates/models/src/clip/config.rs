@@ -166,6 +166,8 @@ impl VisionConfig {
     }
 
     pub(super) fn tower(&self) -> Result<TowerConfig, Error> {
+        let size = [self.image_size];
+        config::within("CLIPVisionModel", "image_size", size, 1..=1 << 15)?;
         if self.patch_size == 0 || self.image_size < self.patch_size {
             let fault = "must be between one and image_size";
             return Err(config::fault("CLIPVisionModel", "patch_size", fault));
@@ -184,6 +186,8 @@ impl VisionConfig {
 
 impl TowerConfig {
     fn check(self, model: &'static str) -> Result<Self, Error> {
+        let sizes = [self.hidden_size, self.intermediate_size];
+        config::within(model, "hidden_size or intermediate_size", sizes, config::CHANNELS)?;
         if self.heads == 0 || !self.hidden_size.is_multiple_of(self.heads) {
             let fault = "must divide hidden_size";
             return Err(config::fault(model, "num_attention_heads", fault));

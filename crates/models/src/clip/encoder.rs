@@ -34,12 +34,12 @@ impl Encoder {
     }
 }
 
-/// `x += attention(layer_norm1(x))`, `x += fc2(f(fc1(layer_norm2(x))))`
+/// `x += attention(norm1(x))`, `x += fc2(f(fc1(norm2(x))))`
 #[derive(Clone, Debug)]
 struct Layer {
-    layer_norm1: LayerNorm,
+    norm1: LayerNorm,
     self_attn: Attention,
-    layer_norm2: LayerNorm,
+    norm2: LayerNorm,
     fc1: Linear,
     fc2: Linear,
     activation: Activation,
@@ -53,9 +53,9 @@ impl Layer {
         let (heads, bias) = (config.heads, Bias::Learned);
         let sizes = AttentionConfig { channels, context: channels, inner: channels, heads, bias };
         Ok(Self {
-            layer_norm1: norm("layer_norm1")?,
+            norm1: norm("layer_norm1")?,
             self_attn: Attention::load(&params.at("self_attn"), Attention::CLIP, sizes)?,
-            layer_norm2: norm("layer_norm2")?,
+            norm2: norm("layer_norm2")?,
             fc1: linear("mlp.fc1", [hidden, channels])?,
             fc2: linear("mlp.fc2", [channels, hidden])?,
             activation: config.activation,
@@ -63,9 +63,9 @@ impl Layer {
     }
 
     fn forward<'g>(&self, x: Value<'g>, mask: Mask) -> Value<'g> {
-        let h = self.layer_norm1.forward(x);
+        let h = self.norm1.forward(x);
         let x = self.self_attn.forward(h, h, mask) + x;
-        let h = self.fc1.forward(self.layer_norm2.forward(x)).activate(self.activation);
+        let h = self.fc1.forward(self.norm2.forward(x)).activate(self.activation);
         self.fc2.forward(h) + x
     }
 }

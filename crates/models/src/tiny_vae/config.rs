@@ -75,6 +75,10 @@ impl Config {
             ("upsample_fn", json!("nearest")),
         ];
         config::refuse(MODEL, &config.rest, &neutral)?;
+        let levels = [config.num_encoder_blocks.len(), config.num_decoder_blocks.len()];
+        config::within(MODEL, "the number of levels", levels, config::LEVELS)?;
+        let factor = [config.upsampling_scaling_factor];
+        config::within(MODEL, "upsampling_scaling_factor", factor, 1..=8)?;
         let halves = [
             ("num_encoder_blocks", &config.num_encoder_blocks, &config.encoder_block_out_channels),
             ("num_decoder_blocks", &config.num_decoder_blocks, &config.decoder_block_out_channels),

@@ -165,6 +165,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), Error> {
+        self.check_sizes()?;
         match self.addition_embed_type.as_deref() {
             None => Ok(()),
             Some("text_time") if self.text_embed_channels().is_some() => Ok(()),
@@ -176,11 +177,38 @@ impl Config {
                 let advice = "implemented is text_time";
                 Err(config::unsupported(MODEL, "addition_embed_type", other, advice))
             }
-        }?;
-        if self.block_out_channels.is_empty() {
-            return Err(config::fault(MODEL, "block_out_channels", "is empty"));
         }
-        Ok(())
+    }
+
+    fn check_sizes(&self) -> Result<(), Error> {
+        let within = |field, sizes: &[usize], range| {
+            config::within(MODEL, field, sizes.iter().copied(), range)
+        };
+        let layers = match &self.layers_per_block {
+            PerLevel::All(n) => std::slice::from_ref(n),
+            PerLevel::Each(list) => list,
+        };
+        within(
+            "the length of block_out_channels",
+            &[self.block_out_channels.len()],
+            config::LEVELS,
+        )?;
+        within("block_out_channels", &self.block_out_channels, config::CHANNELS)?;
+        within("layers_per_block", layers, 0..=1000)?;
+        within("in_channels", &[self.in_channels], config::CHANNELS)?;
+        within("out_channels", &[self.out_channels], config::CHANNELS)?;
+        within("norm_num_groups", &[self.norm_num_groups], config::CHANNELS)?;
+        within("conv_in_kernel", &[self.conv_in_kernel], 1..=64)?;
+        within("conv_out_kernel", &[self.conv_out_kernel], 1..=64)?;
+        within("downsample_padding", &[self.downsample_padding], 0..=64)?;
+        let embeddings = [
+            ("addition_time_embed_dim", self.addition_time_embed_dim),
+            ("time_embedding_dim", self.time_embedding_dim),
+            ("time_cond_proj_dim", self.time_cond_proj_dim),
+        ];
+        embeddings
+            .iter()
+            .try_for_each(|(field, size)| within(field, size.as_slice(), config::CHANNELS))
     }
 
     /// Sines and cosines of a timestep: the input `time` of the network, for one picture.

@@ -187,6 +187,10 @@ mod tests {
         let message = |json| layers(&json).unwrap_err().to_string();
         let text = message(json!({"block_out_channels": [32, 64]}));
         assert!(text.contains("down_block_types in config.json has 4 entries"), "{text}");
+        let text = message(json!({"layers_per_block": u64::MAX}));
+        assert!(text.contains("layers_per_block in config.json must lie between"), "{text}");
+        let text = message(json!({"conv_in_kernel": 0}));
+        assert!(text.contains("conv_in_kernel in config.json must lie between"), "{text}");
         let text = message(json!({"transformer_layers_per_block": [1, 1, 1, [1, 1]]}));
         assert!(
             text.contains("reverse_transformer_layers_per_block in config.json must"),

@@ -84,6 +84,10 @@ impl Config {
         let config: Self = config::read(MODEL, json)?;
         let neutral = [("force_upcast", json!(null)), ("sample_size", json!(null))];
         config::refuse(MODEL, &config.rest, &neutral)?;
+        let levels = [config.block_out_channels.len()];
+        config::within(MODEL, "the length of block_out_channels", levels, config::LEVELS)?;
+        let channels = config.block_out_channels.iter().copied().chain([config.latent_channels]);
+        config::within(MODEL, "block_out_channels or latent_channels", channels, config::CHANNELS)?;
         config.levels("down_block_types", &config.down_block_types, "DownEncoderBlock2D")?;
         config.levels("up_block_types", &config.up_block_types, "UpDecoderBlock2D")?;
         for list in [&config.latents_mean, &config.latents_std].into_iter().flatten() {

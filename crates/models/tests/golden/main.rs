@@ -4,7 +4,7 @@
 //! fixed inputs: the results of all modules, not only of the whole, so that a failure names the first block that is
 //! wrong. `tools/reference` holds the scripts that made both.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod expected;
 mod network;

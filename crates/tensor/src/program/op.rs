@@ -306,7 +306,9 @@ impl Op {
             Self::GroupNorm(n) => format!("group_norm {} x {}", n.pixels, n.channels),
             Self::LayerNorm(n) => format!("layer_norm {} x {}", n.rows, n.channels),
             Self::Unary(_) => "activation".into(),
-            Self::Simple(s) => format!("{:?}", s.kind).split([' ', '(']).next().unwrap_or("").to_lowercase(),
+            Self::Simple(s) => {
+                format!("{:?}", s.kind).split([' ', '(']).next().unwrap_or("").to_lowercase()
+            }
             Self::Convert(_) => "convert".into(),
         }
     }
