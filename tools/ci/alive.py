@@ -37,7 +37,7 @@ def watch(name, model, found):
 def draw(folder, dtype):
     from diffusers import DiffusionPipeline
 
-    pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=dtype)
+    pipe = DiffusionPipeline.from_pretrained(folder, dtype=dtype)
     pipe.set_progress_bar_config(disable=True)
     found = {}
     for name, part in pipe.components.items():

@@ -29,7 +29,10 @@ fn page() -> Result<String> {
         String::from("# Command line\n\nMade by `cargo xtask docs` from the program's own help.\n");
     let all = COMMANDS.iter().map(|command| (format!("mixdq {command}"), vec![*command]));
     for (title, words) in std::iter::once(("mixdq".to_owned(), vec![])).chain(all) {
-        let help = read(program(&binary, &words).arg("--help"))?;
+        // Neither the terminal nor its settings may change the page.
+        let mut command = program(&binary, &words);
+        command.arg("--help").env("NO_COLOR", "1").env("COLUMNS", "100");
+        let help = read(command.env_remove("CLICOLOR_FORCE"))?;
         let lines: Vec<&str> = help.trim().lines().map(str::trim_end).collect();
         write!(page, "\n## {title}\n\n```text\n{}\n```\n", lines.join("\n"))?;
     }

@@ -2,6 +2,8 @@
 //!
 //! Each rule collects every fault before it fails, so that one run shows them all.
 
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -214,7 +216,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         let path = entry.unwrap().path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let foreign = name.starts_with("target") || [".git", ".venv", "dist"].contains(&name);
-        let cache = name == "__pycache__" || name.ends_with(".tmp");
+        let cache = name == "__pycache__" || path.extension().is_some_and(|ending| ending == "tmp");
         if path.is_symlink() || ((foreign || cache) && path.is_dir()) {
             continue;
         }

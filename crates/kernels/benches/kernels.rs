@@ -1,6 +1,6 @@
 //! Multiply-adds per second of every kernel at the shapes of the real models, beside the peak.
 //!
-//! `cargo bench -p mixdq-kernels -- [THREADS] [FILTER]` prints, for each shape and precision, the
+//! `cargo bench -p mixdq-kernels -- [THREADS] [FILTER] [LEVEL]` prints, for each shape and precision, the
 //! best of several runs, since other work on the machine can only slow a run down.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints")]
@@ -45,8 +45,13 @@ const CONV: [[usize; 3]; 9] = [
 ];
 
 /// Heads, size of a head, queries and keys.
-const ATTENTION: [[usize; 4]; 5] =
-    [[5, 64, 4096, 4096], [10, 64, 1024, 1024], [8, 40, 4096, 77], [5, 64, 4096, 77], [1, 512, 4096, 4096]];
+const ATTENTION: [[usize; 4]; 5] = [
+    [5, 64, 4096, 4096],
+    [10, 64, 1024, 1024],
+    [8, 40, 4096, 77],
+    [5, 64, 4096, 77],
+    [1, 512, 4096, 4096],
+];
 
 /// Activations and weights.
 const PRECISIONS: [(ActivationFormat, PanelFormat); 3] = [
@@ -59,7 +64,7 @@ fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     let threads = arguments.next().and_then(|count| count.parse().ok()).unwrap_or(1);
     let filter = arguments.next().unwrap_or_default();
-    let level = std::env::var("LEVEL").ok().and_then(|name| name.parse().ok());
+    let level = arguments.next().and_then(|name| name.parse().ok());
     let Some(cpu) = Cpu::new(Threads::new(threads), level.unwrap_or_else(Level::detect)) else {
         return println!("this CPU does not have that instruction set");
     };
@@ -246,7 +251,9 @@ impl Bench {
     }
 
     fn packing(&self) {
-        for (format, taps) in [(PanelFormat::Bf16, 1), (PanelFormat::Bf16, 9), (PanelFormat::F16, 9)] {
+        for (format, taps) in
+            [(PanelFormat::Bf16, 1), (PanelFormat::Bf16, 9), (PanelFormat::F16, 9)]
+        {
             let name = format!("pack {taps} taps F16→{format:?} (weights)");
             if self.skips(&name) {
                 continue;

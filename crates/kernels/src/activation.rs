@@ -208,9 +208,7 @@ impl SimdOp for MapRows<'_, '_> {
                 let x = isa.read(x);
                 let y = match self.map {
                     Unary::Activate(activation) => activation.apply(isa, x),
-                    Unary::Affine(scale, offset) => {
-                        isa.fma(x, isa.splat(scale), isa.splat(offset))
-                    }
+                    Unary::Affine(scale, offset) => isa.fma(x, isa.splat(scale), isa.splat(offset)),
                 };
                 self.tile.write(isa, (index, i * LANES), y);
             }

@@ -23,10 +23,10 @@ mod plan;
 mod rows;
 mod tile;
 
-pub use epilogue::{Epilogue, Gate, Residual, Shift};
 pub(crate) use chunk::tiles;
+pub use epilogue::{Epilogue, Gate, Residual, Shift};
 pub(crate) use tile::{
-    Ahead, Arithmetic, Fma, Keep, MAX_ROWS, MAX_SEGMENTS, PairDot, Strip, Sums, multiply,
+    Ahead, Arithmetic, Fma, Keep, MAX_ROWS, MAX_SEGMENTS, PairDot, Rows, Strip, Sums, multiply,
 };
 
 use chunk::Chunk;

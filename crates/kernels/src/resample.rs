@@ -71,8 +71,8 @@ impl SimdOp for NearestRows<'_, '_> {
             let y = nearest(y, out_height, height);
             let from = (batch * height + y) * width + nearest(x, out_width, width);
             for column in (0..channels).step_by(LANES) {
-                let lanes = from * channels + column
-                    ..from * channels + channels.min(column + LANES);
+                let lanes =
+                    from * channels + column..from * channels + channels.min(column + LANES);
                 let v = match self.input {
                     Activations::F32(values) => isa.read(&values[lanes]),
                     Activations::Bf16(bits) => isa.read_bf16(&bits[lanes]),

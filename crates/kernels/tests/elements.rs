@@ -41,7 +41,9 @@ fn check(what: &str, length: usize, tolerance: f32, run: impl Fn(Option<&Cpu>, O
         let what = format!("{what} on {} × {}", cpu.level(), cpu.threads.count());
         assert!(f32.iter().zip(&exact).all(|(a, b)| a.to_bits() == b.to_bits()), "{what}");
         let rounded = to_bf16(&f32);
-        let written = bf16.iter().zip(&f32).zip(&rounded).filter(|((_, f), _)| **f != 7.0);
+        // Untouched numbers are sevens; an instruction set may round the tiniest to zero.
+        let is_exact = |f: &f32| *f != 7.0 && !f.is_subnormal();
+        let written = bf16.iter().zip(&f32).zip(&rounded).filter(|((_, f), _)| is_exact(f));
         assert!(written.into_iter().all(|((b, _), r)| b == r), "{what}: bf16");
     }
 }
@@ -136,7 +138,7 @@ fn conversions_of_all_bit_patterns() {
         let output = Output::bf16(&mut narrowed, floats.len());
         Convert { input: Numbers::F32(&floats), extent: extent(floats.len()), output }.run(&cpu);
         for ((&got, expected), x) in narrowed.iter().zip(to_bf16(&floats)).zip(&floats) {
-            let tiny = x.is_subnormal() && got & 0x7fff == 0;
+            let tiny = x.is_subnormal() && got.trailing_zeros() >= 15;
             assert!(got == expected || tiny, "bf16 of {x:e} on {}", cpu.level());
         }
     }

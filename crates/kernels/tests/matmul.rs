@@ -59,7 +59,7 @@ impl Case {
         let mut packed = vec![0_u32; layout.bytes().div_ceil(4)];
         let bytes = &mut bytemuck::cast_slice_mut(&mut packed)[..layout.bytes()];
         let order = if self.gate() { Rows::Interleaved16 } else { Rows::Natural };
-        pack(cpu, (Source::F16(&source), order), layout, bytes).unwrap();
+        pack(cpu, (Source::F16(&source), order), layout, bytes).expect("finite weights");
 
         let input = numbers(2, self.input_length());
         let bits = to_bf16(&input);
@@ -87,8 +87,7 @@ impl Case {
         let stride = self.n + 3;
         let (mut f32, mut bf16) = (vec![7.0; rows * stride], vec![7; rows * stride]);
         let format = input.format();
-        let mut scratch =
-            vec![0xa5; matmul::scratch_bytes(format, &self.geometry, &layout, cpu)];
+        let mut scratch = vec![0xa5; matmul::scratch_bytes(format, &self.geometry, &layout, cpu)];
         let op = Matmul {
             input,
             geometry: self.geometry,
@@ -97,7 +96,11 @@ impl Case {
             output: Output { f32: Some(&mut f32), bf16: Some(&mut bf16), stride },
             scratch: &mut scratch,
         };
-        if by_definition { reference::matmul(op) } else { op.run(cpu) }
+        if by_definition {
+            reference::matmul(op);
+        } else {
+            op.run(cpu);
+        }
         (f32, bf16)
     }
 
@@ -217,7 +220,12 @@ fn convolutions() {
     convs.push(conv([4, 4], 6, [1, 1], [1, 1]));
     convs.push(conv([9, 4], 3, [3, 2], [2, 1]));
     // The encoder's downsampling pads below and to the right only.
-    convs.push(Conv2d { pad_top: 0, pad_left: 0, out_height: 3, ..conv([6, 6], 4, [3, 3], [2, 2]) });
+    convs.push(Conv2d {
+        pad_top: 0,
+        pad_left: 0,
+        out_height: 3,
+        ..conv([6, 6], 4, [3, 3], [2, 2])
+    });
     // Enlarged on the way, twice and to an odd size.
     for seen in [[10, 6], [9, 5]] {
         convs.push(Conv2d {

@@ -105,6 +105,17 @@ impl<'a, D: Device> TextToImage<'a, D> {
         Ok(pixels)
     }
 
+    /// Final latents of all pictures of a request, `[channels, height, width]` each, at the sampler's scale.
+    ///
+    /// # Errors
+    ///
+    /// If a file is unsound, memory is short, numbers go astray, or the watch says to stop.
+    pub fn latents(&self, request: &Request, watch: &Watch<'_>) -> Result<Vec<Vec<f32>>, Error> {
+        let settings = self.settings(request)?;
+        let texts = timed(watch, Phase::Text, || text::encode(self, request, &settings, watch))?;
+        timed(watch, Phase::Denoise, || denoise::run(self, request, &settings, (&texts, watch)))
+    }
+
     /// Draw all pictures of a request and hand each over as soon as it is decoded. The outer error is ours, the inner
     /// one that of `deliver`, which ends the work.
     ///
@@ -118,11 +129,7 @@ impl<'a, D: Device> TextToImage<'a, D> {
         deliver: &mut dyn FnMut(Drawn<'_>) -> Result<(), E>,
     ) -> Result<Result<(), E>, Error> {
         let settings = self.settings(request)?;
-        let texts = timed(watch, Phase::Text, || text::encode(self, request, &settings, watch))?;
-        let latents = timed(watch, Phase::Denoise, || {
-            denoise::run(self, request, &settings, (&texts, watch))
-        })?;
-        drop(texts);
+        let latents = self.latents(request, watch)?;
         let mut result = Ok(());
         timed(watch, Phase::Decode, || {
             decode::run(self, request, &settings, (latents, watch), &mut |index, picture| {

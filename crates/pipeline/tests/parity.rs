@@ -19,8 +19,8 @@ fn testdata() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata")
 }
 
-/// Draw what a row asks for.
-fn draw(row: &Value, plan: &Plan, cpu: &Cpu) -> Vec<Picture> {
+/// The model that a row draws with.
+fn model(row: &Value) -> Model {
     let name = row["pipeline"].as_str().unwrap();
     let folder = if name.ends_with(".safetensors") { "single" } else { "pipelines" };
     let loras = row["lora"].as_array().unwrap().iter().map(|pair| {
@@ -32,8 +32,13 @@ fn draw(row: &Value, plan: &Plan, cpu: &Cpu) -> Vec<Picture> {
     if row["scheduler"].is_object() {
         model.scheduler = row["scheduler"].clone();
     }
+    model
+}
+
+/// What a row asks for.
+fn request(row: &Value) -> Request {
     let number = |field: &str| row[field].as_u64().unwrap() as usize;
-    let request = Request {
+    Request {
         prompts: vec![row["prompt"].as_str().unwrap().to_owned()],
         negative: row["negative"].as_str().map(str::to_owned),
         width: Some(number("width")),
@@ -44,14 +49,20 @@ fn draw(row: &Value, plan: &Plan, cpu: &Cpu) -> Vec<Picture> {
         pictures: number("batch"),
         clip_skip: row["clip_skip"].as_u64().unwrap_or(0) as usize,
         ..Request::default()
-    };
+    }
+}
+
+fn draw(row: &Value, plan: &Plan, cpu: &Cpu) -> Vec<Picture> {
     let mut pictures = Vec::new();
-    let pipeline = TextToImage::new(cpu, &model, plan);
-    let drawn = pipeline.draw(&request, &Watch::default(), &mut |drawn: Drawn<'_>| {
-        pictures.push(drawn.picture);
-        Ok::<(), ()>(())
-    });
-    drawn.unwrap_or_else(|error| panic!("{name} {}: {error}", row["name"])).unwrap();
+    let drawn = TextToImage::new(cpu, &model(row), plan).draw(
+        &request(row),
+        &Watch::default(),
+        &mut |drawn: Drawn<'_>| {
+            pictures.push(drawn.picture);
+            Ok::<(), ()>(())
+        },
+    );
+    drawn.unwrap_or_else(|error| panic!("{row}: {error}")).unwrap();
     pictures
 }
 
@@ -114,4 +125,30 @@ fn pictures_equal_those_of_diffusers() {
         faults.join("\n")
     );
     assert!(count >= 60, "only {count} golden pictures");
+}
+
+#[test]
+fn two_byte_numbers_keep_the_latents() {
+    let cpu = Cpu::detect(2);
+    let mut found: Vec<f64> = Vec::new();
+    for (_, row) in rows().iter().filter(|(_, row)| row["steps"].as_u64() <= Some(4)) {
+        let (model, request) = (model(row), request(row));
+        let latents = |precision| {
+            let plan = Plan::uniform(precision);
+            TextToImage::new(&cpu, &model, &plan).latents(&request, &Watch::default()).unwrap()
+        };
+        let pairs = latents(Precision::F32).into_iter().zip(latents(Precision::Bf16));
+        found.extend(pairs.map(|(exact, rounded)| sqnr(&exact, &rounded)));
+    }
+    found.sort_by(f64::total_cmp);
+    let median = found[found.len() / 2];
+    println!("bar parity.bf16 {median:.2} dB");
+    assert!(median >= 30.0, "{median:.2} dB over {} pictures, from {:.2}", found.len(), found[0]);
+}
+
+/// `10 log₁₀(Σ exact² / Σ (rounded − exact)²)`.
+fn sqnr(exact: &[f32], rounded: &[f32]) -> f64 {
+    let power: f64 = exact.iter().map(|&x| f64::from(x).powi(2)).sum();
+    let error: f64 = exact.iter().zip(rounded).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    10.0 * (power / error.max(1e-30)).log10()
 }

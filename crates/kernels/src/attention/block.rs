@@ -10,7 +10,7 @@ use crate::{
     format::{Activations, PANEL},
     isa::{Bf16Dot, Bf16Op, Isa, LANES, SimdOp},
     math,
-    matmul::{Ahead, Arithmetic, Fma, Keep, MAX_ROWS, PairDot, Strip, Sums, multiply, tiles},
+    matmul::{Ahead, Arithmetic, Fma, Keep, MAX_ROWS, PairDot, Rows, Strip, Sums, multiply, tiles},
     scratch::Scratch,
     threads::OutputTile,
 };
@@ -52,20 +52,8 @@ impl QueryBlock<'_, '_> {
         let count = output.cell.rows.len();
         let head = output.cell.columns.start / dim.max(1);
         let first = output.cell.group * sizes.shape.tokens_q + output.cell.rows.start;
-        let panels = (output.cell.group * sizes.shape.heads + head) * sizes.panels();
         let mut scratch = Scratch::new(workspace);
         let queries = scratch.take::<f32>(sizes.queries_length());
-        let scores = scratch.take::<f32>(sizes.scores_length());
-        let weights = scratch.take::<u16>(sizes.weights_length());
-        let sums = scratch.take::<f32>(sizes.sums_length());
-        let states = scratch.take::<[f32; 2]>(sizes.query_block());
-        sums.fill(0.0);
-        states.fill([f32::NEG_INFINITY, 0.0]);
-
-        let raw = match q.values {
-            Activations::F32(values) => bytemuck::cast_slice::<f32, u8>(values),
-            Activations::Bf16(bits) => bytemuck::cast_slice(bits),
-        };
         if let Activations::Bf16(bits) = q.values
             && sizes.gathers_queries()
         {
@@ -74,6 +62,11 @@ impl QueryBlock<'_, '_> {
                 widen(isa, &bits[start..start + dim], to);
             }
         }
+        let queries = &*queries;
+        let raw = match q.values {
+            Activations::F32(values) => bytemuck::cast_slice::<f32, u8>(values),
+            Activations::Bf16(bits) => bytemuck::cast_slice(bits),
+        };
         let query = |row: usize| {
             if sizes.gathers_queries() {
                 bytemuck::cast_slice(&queries[row * dim..])
@@ -81,82 +74,152 @@ impl QueryBlock<'_, '_> {
                 &raw[sizes.start(&q, first + row, head) * sizes.size()..]
             }
         };
-
-        let stride = sizes.key_block();
-        let padded = sizes.padded_dim();
+        let mut work = Work::new(sizes, count, scratch);
+        // Exponentials are taken to base two, which costs less.
+        let scale = scale * std::f32::consts::LOG2_E;
+        let panels = (output.cell.group * sizes.shape.heads + head) * sizes.panels();
         let mut keys = 0..0;
         while keys.end < sizes.shape.tokens_k {
-            keys = keys.end..sizes.shape.tokens_k.min(keys.end + stride);
+            keys = keys.end..sizes.shape.tokens_k.min(keys.end + sizes.key_block());
             if mask == Mask::Causal && keys.start >= output.cell.rows.end {
                 break;
             }
-            for panel in keys.start / PANEL..keys.end.div_ceil(PANEL) {
-                let width = sizes.width(panel);
-                let bytes = sizes.key_panel_bytes();
-                let b = bytemuck::cast_slice(&packed.keys[(panels + panel) * bytes..][..bytes]);
-                for rows in tiles(count, I::TILE_ROWS) {
-                    let to = &mut scores[rows.start * stride + panel * PANEL - keys.start..];
-                    let mut found = [&raw[..0]; MAX_ROWS];
-                    for (row, found) in rows.clone().zip(&mut found) {
-                        *found = query(row);
-                    }
-                    let strip = Strip {
-                        count: rows.len(),
-                        rows: &[found],
-                        groups: dim * sizes.size() / 4,
-                        b,
-                        b_stride: width / LANES,
-                        vectors: width / LANES,
-                        ahead: Ahead::nothing(b),
-                        accumulate: false,
-                    };
-                    let sums = Sums { values: to, stride: stride / LANES };
-                    multiply((isa, arithmetic), &strip, (sums, Keep));
-                }
-            }
-            for row in 0..count {
-                let scores = &mut scores[row * stride..][..stride];
-                let seen = seen(mask, output.cell.rows.start + row, &keys);
-                let weights = weights.get_mut(row * stride..(row + 1) * stride);
-                let factor = softmax(isa, scale, (scores, seen, keys.len()), weights, &mut states[row]);
-                if factor != 1.0 {
-                    for sum in sums[row * padded..][..padded].as_chunks_mut().0 {
-                        isa.store(isa.mul(isa.load(sum), isa.splat(factor)), sum);
-                    }
-                }
-            }
-            let bytes = sizes.value_panel_bytes();
-            let start = (panels + keys.start / PANEL) * bytes;
-            let b = bytemuck::cast_slice(&packed.values[start..]);
-            let weights = if sizes.is_bf16_dot() {
-                bytemuck::cast_slice::<u16, u8>(weights)
-            } else {
-                bytemuck::cast_slice(scores)
-            };
-            for rows in tiles(count, I::TILE_ROWS) {
-                let mut found = [&weights[..0]; MAX_ROWS];
+            work.score((isa, arithmetic), (&keys, panels, packed.keys), query);
+            work.weigh(isa, scale, keys.len(), |row| {
+                seen(mask, output.cell.rows.start + row, &keys)
+            });
+            work.add_values((isa, arithmetic), (&keys, panels, packed.values));
+        }
+        work.finish(isa, &mut output);
+    }
+}
+
+/// What a block of queries needs while it meets the keys.
+struct Work<'a> {
+    sizes: &'a Sizes,
+    /// Number of queries.
+    count: usize,
+    /// `[queries, keys of a block]`: scores, then weights.
+    scores: &'a mut [f32],
+    /// The weights in bf16, where products of bf16 pairs are used.
+    weights: &'a mut [u16],
+    /// `[queries, padded head]`: values times weights.
+    sums: &'a mut [f32],
+    states: &'a mut [State],
+}
+
+impl<'a> Work<'a> {
+    #[inline(always)]
+    fn new(sizes: &'a Sizes, count: usize, mut scratch: Scratch<'a>) -> Self {
+        let scores = scratch.take(sizes.scores_length());
+        let weights = scratch.take(sizes.weights_length());
+        let sums = scratch.take::<f32>(sizes.sums_length());
+        let states = scratch.take::<State>(sizes.query_block());
+        sums.fill(0.0);
+        states.fill(State::START);
+        Self { sizes, count, scores, weights, sums, states }
+    }
+
+    /// Products of queries and a block of keys.
+    #[inline(always)]
+    fn score<'q, I: Isa, A: Arithmetic<I>>(
+        &mut self,
+        tools: (I, A),
+        (keys, panels, packed): (&Range<usize>, usize, &[u8]),
+        query: impl Fn(usize) -> &'q [u8],
+    ) {
+        let (sizes, stride) = (self.sizes, self.sizes.key_block());
+        for panel in keys.start / PANEL..keys.end.div_ceil(PANEL) {
+            let vectors = sizes.width(panel) / LANES;
+            let bytes = sizes.key_panel_bytes();
+            let b = bytemuck::cast_slice(&packed[(panels + panel) * bytes..][..bytes]);
+            for rows in tiles(self.count, I::TILE_ROWS) {
+                let mut found: Rows<'_> = [&[]; MAX_ROWS];
                 for (row, found) in rows.clone().zip(&mut found) {
-                    *found = &weights[row * stride * sizes.size()..];
+                    *found = query(row);
                 }
                 let strip = Strip {
                     count: rows.len(),
                     rows: &[found],
-                    groups: keys.len().div_ceil(4 / sizes.size()),
+                    groups: sizes.shape.head_dim * sizes.size() / 4,
                     b,
-                    b_stride: padded / LANES,
-                    vectors: padded / LANES,
+                    b_stride: vectors,
+                    vectors,
                     ahead: Ahead::nothing(b),
-                    accumulate: true,
+                    accumulate: false,
                 };
-                let values = &mut sums[rows.start * padded..];
-                let sums = Sums { values, stride: padded / LANES };
-                multiply((isa, arithmetic), &strip, (sums, Keep));
+                let start = rows.start * stride + panel * PANEL - keys.start;
+                let sums = Sums { values: &mut self.scores[start..], stride: stride / LANES };
+                multiply(tools, &strip, (sums, Keep));
             }
         }
-        for (row, [_, total]) in states[..count].iter().enumerate() {
-            let total = isa.splat(*total);
-            for column in (0..dim).step_by(LANES) {
-                let sum = isa.read(&sums[row * padded + column..]);
+    }
+
+    /// Turn the scores of `keys` keys into weights; `seen(row)` of them count for a query.
+    #[inline(always)]
+    fn weigh<I: Isa>(&mut self, isa: I, scale: f32, keys: usize, seen: impl Fn(usize) -> usize) {
+        let (stride, padded) = (self.sizes.key_block(), self.sizes.padded_dim());
+        let states = &mut self.states[..self.count];
+        // All queries first, because finding the greatest is a chain that others can overlap.
+        for (row, state) in states.iter_mut().enumerate() {
+            state.watch(isa, scale, &self.scores[row * stride..][..seen(row)]);
+        }
+        for (row, state) in states.iter_mut().enumerate() {
+            let scores = &mut self.scores[row * stride..][..keys.next_multiple_of(LANES)];
+            let weights = self.weights.get_mut(row * stride..(row + 1) * stride);
+            let factor = state.weigh(isa, scale, (scores, seen(row)), weights);
+            if factor != 1.0 {
+                for sum in self.sums[row * padded..][..padded].as_chunks_mut().0 {
+                    isa.store(isa.mul(isa.load(sum), isa.splat(factor)), sum);
+                }
+            }
+        }
+    }
+
+    /// Add the values of a block of keys, times their weights.
+    #[inline(always)]
+    fn add_values<I: Isa, A: Arithmetic<I>>(
+        &mut self,
+        tools: (I, A),
+        (keys, panels, packed): (&Range<usize>, usize, &[u8]),
+    ) {
+        let (sizes, stride) = (self.sizes, self.sizes.key_block());
+        let vectors = sizes.padded_dim() / LANES;
+        let start = (panels + keys.start / PANEL) * sizes.value_panel_bytes();
+        let b = bytemuck::cast_slice(&packed[start..]);
+        let weights = if sizes.is_bf16_dot() {
+            bytemuck::cast_slice::<u16, u8>(self.weights)
+        } else {
+            bytemuck::cast_slice(self.scores)
+        };
+        for rows in tiles(self.count, I::TILE_ROWS) {
+            let mut found: Rows<'_> = [&[]; MAX_ROWS];
+            for (row, found) in rows.clone().zip(&mut found) {
+                *found = &weights[row * stride * sizes.size()..];
+            }
+            let strip = Strip {
+                count: rows.len(),
+                rows: &[found],
+                groups: keys.len().div_ceil(4 / sizes.size()),
+                b,
+                b_stride: vectors,
+                vectors,
+                ahead: Ahead::nothing(b),
+                accumulate: true,
+            };
+            let values = &mut self.sums[rows.start * sizes.padded_dim()..];
+            multiply(tools, &strip, (Sums { values, stride: vectors }, Keep));
+        }
+    }
+
+    /// Divide by the sums of weights and write.
+    #[inline(always)]
+    fn finish<I: Isa>(&self, isa: I, output: &mut OutputTile<'_>) {
+        let padded = self.sizes.padded_dim();
+        for (row, state) in self.states[..self.count].iter().enumerate() {
+            let total = isa.splat(isa.reduce_add(isa.load(&state.totals)));
+            for column in (0..self.sizes.shape.head_dim).step_by(LANES) {
+                let sum = isa.read(&self.sums[row * padded + column..]);
                 output.write(isa, (row, column), isa.div(sum, total));
             }
         }
@@ -171,46 +234,79 @@ fn seen(mask: Mask, position: usize, keys: &Range<usize>) -> usize {
     }
 }
 
-/// Turn the scores of one query into weights, in place or as bf16; give back the factor by which
-/// its earlier sums are to be multiplied.
-///
-/// `state` is the greatest score so far and the sum of weights relative to it.
-#[inline(always)]
-fn softmax<I: Isa>(
-    isa: I,
-    scale: f32,
-    (scores, seen, count): (&mut [f32], usize, usize),
-    mut weights: Option<&mut [u16]>,
-    [greatest, total]: &mut [f32; 2],
-) -> f32 {
-    let scale = isa.splat(scale);
-    let mut most = isa.splat(*greatest);
-    let (whole, rest) = scores[..seen].as_chunks::<LANES>();
-    for s in whole {
-        most = isa.max(isa.mul(isa.load(s), scale), most);
-    }
-    let mut new = isa.reduce_max(most);
-    for s in rest {
-        new = new.max(isa.to_array(isa.mul(isa.splat(*s), scale))[0]);
-    }
-    let (old, center) = (*greatest, isa.splat(-new));
-    *greatest = new;
+/// The running softmax of one query.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct State {
+    /// Sums of weights, relative to the greatest score so far, lane by lane.
+    totals: [f32; LANES],
+    /// The greatest score so far, times the scale.
+    greatest: f32,
+    /// What it was before the block at hand.
+    before: f32,
+}
 
-    let mut sum = isa.splat(0.0);
-    for start in (0..count).step_by(LANES) {
-        let mut p = math::exp(isa, isa.fma(isa.read(&scores[start..]), scale, center));
-        if seen < start + LANES {
-            let mut lanes = isa.to_array(p);
-            lanes[seen.saturating_sub(start)..].fill(0.0);
-            p = isa.load(&lanes);
+impl State {
+    const START: Self =
+        Self { totals: [0.0; LANES], greatest: f32::NEG_INFINITY, before: f32::NEG_INFINITY };
+
+    /// Note the greatest of the scores, which are those that count.
+    #[inline(always)]
+    fn watch<I: Isa>(&mut self, isa: I, scale: f32, scores: &[f32]) {
+        let scale = isa.splat(scale);
+        let lowest = isa.splat(f32::NEG_INFINITY);
+        let (whole, rest) = scores.as_chunks::<LANES>();
+        let (pairs, odd) = whole.as_chunks::<2>();
+        let mut most = [lowest; 2];
+        for [even, odd] in pairs {
+            most[0] = isa.max(isa.mul(isa.load(even), scale), most[0]);
+            most[1] = isa.max(isa.mul(isa.load(odd), scale), most[1]);
         }
-        sum = isa.add(sum, p);
-        match &mut weights {
-            Some(weights) => isa.write_bf16(p, &mut weights[start..start + LANES]),
-            None => isa.write(p, &mut scores[start..start + LANES]),
+        for scores in odd {
+            most[0] = isa.max(isa.mul(isa.load(scores), scale), most[0]);
         }
+        let mut last = [f32::NEG_INFINITY; LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        if !rest.is_empty() {
+            let mut scaled = isa.to_array(isa.mul(isa.load(&last), scale));
+            scaled[rest.len()..].fill(f32::NEG_INFINITY);
+            most[1] = isa.max(isa.load(&scaled), most[1]);
+        }
+        self.before = self.greatest;
+        self.greatest = self.greatest.max(isa.reduce_max(isa.max(most[0], most[1])));
     }
-    let factor = if old == new { 1.0 } else { isa.to_array(math::exp(isa, isa.splat(old - new)))[0] };
-    *total = *total * factor + isa.reduce_add(sum);
-    factor
+
+    /// Turn the scores of a block, of which the first `seen` count, into weights, in place or as
+    /// bf16; give back the factor by which earlier sums are to be multiplied.
+    #[inline(always)]
+    fn weigh<I: Isa>(
+        &mut self,
+        isa: I,
+        scale: f32,
+        (scores, seen): (&mut [f32], usize),
+        mut weights: Option<&mut [u16]>,
+    ) -> f32 {
+        let (scale, center) = (isa.splat(scale), isa.splat(-self.greatest));
+        let factor = if self.before == self.greatest {
+            1.0
+        } else {
+            isa.to_array(math::exp2(isa, isa.splat(self.before - self.greatest)))[0]
+        };
+        let mut total = isa.mul(isa.load(&self.totals), isa.splat(factor));
+        for (i, scores) in scores.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            let mut p = math::exp2(isa, isa.fma(isa.load(scores), scale, center));
+            if seen < (i + 1) * LANES {
+                let mut lanes = isa.to_array(p);
+                lanes[seen.saturating_sub(i * LANES)..].fill(0.0);
+                p = isa.load(&lanes);
+            }
+            total = isa.add(total, p);
+            match &mut weights {
+                Some(weights) => isa.narrow_bf16(p, &mut weights.as_chunks_mut().0[i]),
+                None => isa.store(p, scores),
+            }
+        }
+        isa.store(total, &mut self.totals);
+        factor
+    }
 }

@@ -9,10 +9,13 @@ use crate::{
 };
 
 /// Rows of queries of a chunk.
-const QUERIES: usize = 48;
+const QUERIES: usize = 96;
 
 /// Bytes that a block of keys and one of values may take together.
-const BLOCK_BYTES: usize = 1 << 18;
+const BLOCK_BYTES: usize = 1 << 19;
+
+/// Bytes of the running softmax of a query.
+const STATE_BYTES: usize = 4 * (LANES + 2);
 
 /// Sizes that follow from the shape and the number format.
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +130,7 @@ impl Sizes {
             self.scores_length() * 4,
             self.weights_length() * 2,
             self.sums_length() * 4,
-            self.query_block() * 8,
+            self.query_block() * STATE_BYTES,
         ])
     }
 
@@ -196,7 +199,8 @@ impl SimdOp for PackPanel<'_> {
                     }
                 }
                 (Which::Keys, Activations::Bf16(bits)) if sizes.is_bf16_dot() => {
-                    let column = bytemuck::cast_slice_mut::<u8, [u16; 2]>(to)[i..].chunks_mut(width);
+                    let column =
+                        bytemuck::cast_slice_mut::<u8, [u16; 2]>(to)[i..].chunks_mut(width);
                     for (to, x) in column.zip(bits[start..start + dim].as_chunks::<2>().0) {
                         to[0] = *x;
                     }

@@ -170,14 +170,21 @@ impl Panel {
                     finite &= convert(row * length + start, &mut tile[..count]);
                 }
             }
-            for i in 0..count {
-                let (channel, tap) = ((start + i) / self.layout.taps, (start + i) % self.layout.taps);
-                self.scatter(out, tap * self.layout.padded_channels() + channel, |lane| {
-                    tile[lane][i]
-                });
+            // Tap by tap, so that neighbouring channels are written one after the other.
+            for tap in 0..self.layout.taps.min(count) {
+                for i in (tap..count).step_by(self.layout.taps) {
+                    self.scatter(out, self.row_of(start + i), |lane| tile[lane][i]);
+                }
             }
         }
         finite
+    }
+
+    /// The row of the panel for element `index` of a source row.
+    #[inline(always)]
+    fn row_of(&self, index: usize) -> usize {
+        let (channel, tap) = (index / self.layout.taps, index % self.layout.taps);
+        tap * self.layout.padded_channels() + channel
     }
 
     /// Write row `k` of the panel.
@@ -197,13 +204,24 @@ impl Panel {
     }
 }
 
-/// Sixteen or fewer source values as a vector.
+/// Sixteen or fewer source values as a vector. Those of the next stretch are asked for: with as
+/// many rows as a panel has lanes, the memory system does not see them coming.
 #[inline(always)]
 fn read<I: Isa>(isa: I, source: Source<'_>, start: usize, count: usize) -> I::V {
+    let ahead = start + STRETCH;
     match source {
-        Source::F32(values) => isa.read(&values[start..start + count]),
-        Source::F16(bits) => isa.read_f16(&bits[start..start + count]),
-        Source::Bf16(bits) => isa.read_bf16(&bits[start..start + count]),
+        Source::F32(values) => {
+            isa.prefetch(values.as_ptr().wrapping_add(ahead));
+            isa.read(&values[start..start + count])
+        }
+        Source::F16(bits) => {
+            isa.prefetch(bits.as_ptr().wrapping_add(ahead));
+            isa.read_f16(&bits[start..start + count])
+        }
+        Source::Bf16(bits) => {
+            isa.prefetch(bits.as_ptr().wrapping_add(ahead));
+            isa.read_bf16(&bits[start..start + count])
+        }
     }
 }
 
@@ -234,6 +252,7 @@ fn to_f16<I: Isa>(isa: I, source: Source<'_>, from: usize, to: &mut [u16]) -> bo
     let mut check = isa.splat(0.0);
     for (i, to) in to.chunks_mut(16).enumerate() {
         if let Source::F16(bits) = source {
+            isa.prefetch(bits.as_ptr().wrapping_add(from + 16 * i + STRETCH));
             to.copy_from_slice(&bits[from + 16 * i..][..to.len()]);
         } else {
             let lanes = isa.to_array(read(isa, source, from + 16 * i, to.len()));

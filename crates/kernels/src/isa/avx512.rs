@@ -1,13 +1,16 @@
 //! AVX-512: one 512-bit register per vector, with and without products of bf16 pairs.
 
 use std::arch::x86_64::{
-    __m256bh, __m256i, __m512, __m512bh, _CMP_LT_OQ, _CMP_UNORD_Q, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm256_loadu_si256,
+    __m256bh, __m256i, __m512, __m512bh, _CMP_LT_OQ, _CMP_UNORD_Q, _MM_HINT_T0, _MM_HINT_T1,
+    _mm_cvtss_f32, _mm_max_ps, _mm_max_ss, _mm_movehdup_ps, _mm_movehl_ps, _mm_prefetch,
+    _mm256_castps256_ps128, _mm256_extractf128_ps, _mm256_loadu_si256, _mm256_max_ps,
     _mm256_storeu_si256, _mm512_abs_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
-    _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16,
-    _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_cvtph_ps, _mm512_div_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_mask_blend_epi32, _mm512_mask_blend_ps, _mm512_max_ps, _mm512_min_ps,
-    _mm512_mul_ps, _mm512_or_si512, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
+    _mm512_castps_si512, _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cmp_ps_mask,
+    _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_cvtph_ps,
+    _mm512_div_ps, _mm512_dpbf16_ps, _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_mask_blend_epi32, _mm512_mask_blend_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
+    _mm512_or_si512, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32,
+    _mm512_srli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
 use super::{Bf16Dot, Bf16Op, Isa, LANES, Level, intrinsics, token};
@@ -89,6 +92,22 @@ macro_rules! isa {
             }
 
             #[inline(always)]
+            fn reduce_max(self, v: V) -> f32 {
+                // SAFETY: `self` proves that the CPU has AVX-512. Halves are compared with their
+                // neighbours in the order of the trait, so that equal results have equal signs.
+                unsafe {
+                    let eight =
+                        _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
+                    let four = _mm_max_ps(
+                        _mm256_castps256_ps128(eight),
+                        _mm256_extractf128_ps::<1>(eight),
+                    );
+                    let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+                    _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+                }
+            }
+
+            #[inline(always)]
             fn prefetch<T>(self, at: *const T) {
                 // SAFETY: a prefetch reads nothing, and every x86-64 CPU has it.
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
@@ -103,9 +122,7 @@ macro_rules! isa {
             #[inline(always)]
             fn widen_f16(self, from: &[u16; LANES]) -> V {
                 // SAFETY: 16 numbers are readable, and `self` proves that the CPU has AVX-512.
-                unsafe {
-                    _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast::<__m256i>()))
-                }
+                unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast::<__m256i>())) }
             }
         }
     };

@@ -4,9 +4,9 @@ use std::{fmt, str::FromStr};
 
 #[cfg(target_arch = "aarch64")]
 use super::Neon;
-use super::{Bf16Op, Scalar, SimdOp};
 #[cfg(target_arch = "x86_64")]
 use super::{Avx2, Avx512, Avx512Bf16};
+use super::{Bf16Op, Scalar, SimdOp};
 
 /// The name of an instruction set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -84,9 +84,7 @@ impl Isa for Neon {
     #[inline(always)]
     fn select_less(self, a: V, b: V, [then, otherwise]: [V; 2]) -> V {
         // SAFETY: `self` proves that the CPU has NEON.
-        std::array::from_fn(|i| unsafe {
-            vbslq_f32(vcltq_f32(a[i], b[i]), then[i], otherwise[i])
-        })
+        std::array::from_fn(|i| unsafe { vbslq_f32(vcltq_f32(a[i], b[i]), then[i], otherwise[i]) })
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{
-    Ahead, Arithmetic, Epilogue, Fma, Geometry, MAX_ROWS, MAX_SEGMENTS, PairDot, Strip, Sums,
+    Ahead, Arithmetic, Epilogue, Fma, Geometry, MAX_ROWS, MAX_SEGMENTS, PairDot, Rows, Strip, Sums,
     epilogue::Direct,
     multiply,
     plan::Plan,
@@ -80,15 +80,16 @@ impl Chunk<'_, '_> {
         let is_direct = is_whole && epilogue.is_linear();
         let blocks = Blocks { layout, plan };
         for (block, is_first, is_last) in blocks.iter() {
+            let row = width * layout.format.size();
+            let start = block.taps.start * layout.padded_channels() + block.channels.start;
             let b = if plan.widens_panels() {
                 widen(isa, (&layout, width), &block, (bytes, widened));
                 &*widened
             } else {
-                let row = width * layout.format.size();
-                let first = block.taps.start * layout.padded_channels() + block.channels.start;
-                bytemuck::cast_slice(&bytes[first * row..])
+                bytemuck::cast_slice(&bytes[start * row..])
             };
             let depth = block.taps.len() * block.channels.len();
+            let following = ((start + depth) * row, depth * row);
             let (segments, groups) = if plan.is_gathered() {
                 table.gather(isa, (input, &block), gathered);
                 (1, depth)
@@ -97,8 +98,8 @@ impl Chunk<'_, '_> {
             };
             let gathered = bytemuck::cast_slice::<f32, u8>(gathered);
             let vectors = width / LANES;
-            let ahead = Ahead::new(b, segments * groups, vectors);
-            let mut found = [[blank; MAX_ROWS]; MAX_SEGMENTS];
+            let ahead = Ahead::new(bytes, following, segments * groups);
+            let mut found: [Rows<'_>; MAX_SEGMENTS] = [[blank; MAX_ROWS]; MAX_SEGMENTS];
             for (tile, rows) in tiles(count, I::TILE_ROWS).enumerate() {
                 for (tap, found) in block.taps.clone().zip(&mut found) {
                     for (row, found) in rows.clone().zip(found) {

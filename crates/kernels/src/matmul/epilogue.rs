@@ -164,9 +164,7 @@ impl Direct<'_, '_, '_> {
         let column = self.output.cell.columns.start + column;
         [
             bias.map(|bias| &bias[column..]),
-            shift.map(|shift| {
-                &shift.values[row / shift.rows_per_batch * shift.stride + column..]
-            }),
+            shift.map(|shift| &shift.values[row / shift.rows_per_batch * shift.stride + column..]),
             residual.map(|residual| &residual.values[row * residual.stride + column..]),
         ]
     }
@@ -201,12 +199,7 @@ impl<I: Isa> Sink<I> for Direct<'_, '_, '_> {
     }
 
     #[inline(always)]
-    fn take<const C: usize>(
-        &mut self,
-        isa: I,
-        (row, vector): (usize, usize),
-        mut acc: [I::V; C],
-    ) {
+    fn take<const C: usize>(&mut self, isa: I, (row, vector): (usize, usize), mut acc: [I::V; C]) {
         let (row, column) = (self.first + row, vector * LANES);
         for summand in self.summands(row, column).into_iter().flatten() {
             let summand = vectors::<f32, C>(summand);

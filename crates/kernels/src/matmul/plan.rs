@@ -14,6 +14,9 @@ const BLOCK: usize = 320;
 /// Rows of a chunk at most.
 const ROWS: usize = 126;
 
+/// The same where panels are widened, which many rows should share.
+const WIDENED_ROWS: usize = 256;
+
 /// Rows below which a chunk is not cut to occupy more threads.
 const FEW_ROWS: usize = 24;
 
@@ -71,10 +74,12 @@ impl Plan {
         let tap_block = (block / channels.max(1)).clamp(1, taps.clamp(1, MAX_SEGMENTS));
         let rows = geometry.rows();
         let workers = cpu.threads.count();
+        let widen_panels = way != Way::Bf16Dot && format != PanelFormat::F32;
+        let most = if widen_panels { WIDENED_ROWS } else { ROWS };
         Self {
             way,
-            widen_panels: way != Way::Bf16Dot && format != PanelFormat::F32,
-            row_block: row_block(rows, layout.panels(), workers),
+            widen_panels,
+            row_block: row_block((rows, most), layout.panels(), workers),
             tap_block,
             channel_block,
             rows,
@@ -155,9 +160,9 @@ impl Plan {
 
 /// Rows of a chunk: many, so that a block of a panel is read often, but not so many that threads
 /// run out of chunks at different times.
-fn row_block(rows: usize, panels: usize, workers: usize) -> usize {
+fn row_block((rows, most): (usize, usize), panels: usize, workers: usize) -> usize {
     let wanted = 8 * workers;
-    let parts = rows.div_ceil(ROWS).max(wanted.div_ceil(panels.max(1)));
-    let parts = if workers == 1 { rows.div_ceil(ROWS) } else { parts };
+    let parts = rows.div_ceil(most).max(wanted.div_ceil(panels.max(1)));
+    let parts = if workers == 1 { rows.div_ceil(most) } else { parts };
     rows.div_ceil(parts.max(1)).next_multiple_of(6).max(FEW_ROWS).min(rows.max(1))
 }

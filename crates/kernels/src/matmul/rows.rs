@@ -94,9 +94,9 @@ fn fill(conv: &Conv2d, (first, count): (usize, usize), table: &mut [u32]) {
             let source_y = source(y + i, conv.pad_top, (seen_height, conv.height));
             for j in 0..conv.kernel[1] {
                 let source_x = source(x + j, conv.pad_left, (seen_width, conv.width));
-                let found = source_y.zip(source_x).map_or(OUTSIDE, |(y, x)| {
-                    ((batch * conv.height + y) * conv.width + x) as u32
-                });
+                let found = source_y
+                    .zip(source_x)
+                    .map_or(OUTSIDE, |(y, x)| ((batch * conv.height + y) * conv.width + x) as u32);
                 table[(i * conv.kernel[1] + j) * count + row] = found;
             }
         }

@@ -16,6 +16,9 @@ use crate::isa::{Bf16Dot, Isa, LANES};
 /// Bytes of one group of `k`.
 const GROUP: usize = 4;
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// How a tile multiplies.
 pub(crate) trait Arithmetic<I: Isa>: Copy {
     /// `acc + a · b` in each lane.
@@ -84,11 +87,12 @@ pub(crate) struct Ahead {
 }
 
 impl Ahead {
-    /// What follows a block of `b` that has `rows` rows of `vectors` vectors: the next block.
+    /// The `bytes` bytes that start `offset` bytes after the start of `memory`, in parts of `lines`
+    /// cache lines; they may reach beyond its end.
     #[inline(always)]
-    pub(crate) fn new(b: &[f32], rows: usize, vectors: usize) -> Self {
-        let end = b.as_ptr().wrapping_add(rows * vectors * LANES);
-        Self { at: end, step: LANES, lines: rows, tiles: vectors }
+    pub(crate) fn new(memory: &[u8], (offset, bytes): (usize, usize), lines: usize) -> Self {
+        let at = memory.as_ptr().wrapping_add(offset).cast();
+        Self { at, step: LANES, lines, tiles: bytes.div_ceil(lines.max(1) * LINE) }
     }
 
     /// Nothing new: `b` is asked for, which is near.
@@ -103,7 +107,7 @@ impl Ahead {
         if tile < self.tiles {
             Self { at: self.at.wrapping_add(tile * self.lines * LANES), ..self }
         } else {
-            let near = self.at.wrapping_sub(self.lines * LANES);
+            let near = std::ptr::from_ref(&self.lines).cast();
             Self { at: near, step: 0, ..self }
         }
     }

@@ -236,12 +236,7 @@ struct Factors<'a> {
 
 impl Factors<'_> {
     /// `moments` is `[stretches, groups]`.
-    fn fill(
-        &self,
-        moments: &[Moments],
-        (pixels, stretch): (usize, usize),
-        factors: &mut [f32],
-    ) {
+    fn fill(&self, moments: &[Moments], (pixels, stretch): (usize, usize), factors: &mut [f32]) {
         let (scales, offsets) = factors.split_at_mut(factors.len() / 2);
         let size = scales.len() / self.groups;
         for group in 0..self.groups {

@@ -124,9 +124,7 @@ impl<T> Tile<'_, T> {
     pub fn row(&mut self, index: usize) -> &mut [T] {
         assert!(index < self.rows, "a tile of {} rows has no row {index}", self.rows);
         // SAFETY: `Strided::tile` checked that all rows lie inside the slice.
-        unsafe {
-            std::slice::from_raw_parts_mut(self.start.add(index * self.stride), self.columns)
-        }
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(index * self.stride), self.columns) }
     }
 }
 

@@ -30,11 +30,17 @@ const STOP: u64 = 1 << 30;
 /// How many workers are inside the job.
 const INSIDE: u64 = STOP - 1;
 
+/// What a job calls with a worker and a chunk.
+type Function = dyn Fn(usize, usize) + Sync;
+
+/// The same, as the caller lends it.
+type Borrowed<'a> = dyn Fn(usize, usize) + Sync + 'a;
+
 /// One job; read only by those who are inside it.
 #[derive(Clone, Copy)]
 struct Job {
-    /// Takes a worker and a chunk; valid while the job is open or somebody is inside.
-    function: *const (dyn Fn(usize, usize) + Sync),
+    /// Valid while the job is open or somebody is inside.
+    function: *const Function,
     chunks: usize,
 }
 
@@ -94,19 +100,13 @@ impl Pool {
     /// Run a job to its end; give back what the first panicking chunk threw.
     ///
     /// The caller must hold the pool exclusively, which its mutex ensures.
-    pub(super) fn run(
-        &self,
-        chunks: usize,
-        function: &(dyn Fn(usize, usize) + Sync),
-    ) -> Option<Payload> {
+    pub(super) fn run(&self, chunks: usize, function: &Borrowed<'_>) -> Option<Payload> {
         let shared = &*self.shared;
+        let function = std::ptr::from_ref(function);
+        #[expect(clippy::transmute_ptr_to_ptr, reason = "a cast cannot extend a lifetime")]
         // SAFETY: only the lifetime changes. `finish` returns after the last user has left.
-        let function = unsafe {
-            std::mem::transmute::<
-                *const (dyn Fn(usize, usize) + Sync + '_),
-                *const (dyn Fn(usize, usize) + Sync + 'static),
-            >(function)
-        };
+        let function =
+            unsafe { std::mem::transmute::<*const Borrowed<'_>, *const Function>(function) };
         let job = Job { function, chunks };
         // SAFETY: the previous job is closed and nobody is inside; the next line publishes.
         unsafe { *shared.job.get() = Some((job, thread::current())) };

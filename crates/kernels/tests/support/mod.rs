@@ -9,7 +9,8 @@ use kernels::{Cpu, isa::Level, threads::Threads};
 pub(crate) fn numbers(seed: u64, count: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x1234_5678_9abc_def1;
     let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((state >> 40) as f32 / (1 << 23) as f32) - 1.0
     };
     (0..count).map(|_| next()).collect()
@@ -30,7 +31,8 @@ pub(crate) fn cpus() -> Vec<Cpu> {
     let levels = Level::available().into_iter().map(|level| (level, 1));
     let more = [2, 3].map(|threads| (Level::detect(), threads));
     let all = levels.chain(more);
-    all.map(|(level, threads)| Cpu::new(Threads::new(threads), level).unwrap()).collect()
+    all.map(|(level, threads)| Cpu::new(Threads::new(threads), level).expect("an available level"))
+        .collect()
 }
 
 /// Panic with the first place where the numbers differ by more than `tolerance`, absolute for
