@@ -38,6 +38,7 @@ fn fill(folder: &Path, binary: &Path) -> Result<()> {
         fs::copy(root().join(text), folder.join(text))
             .with_context(|| format!("cannot copy {text}"))?;
     }
+    copy_folder(&root().join("docs"), &folder.join("docs"))?;
     let models = root().join("models");
     if models.is_dir() {
         copy_folder(&models, &folder.join("share/mixdq/models"))?;

@@ -40,7 +40,8 @@ fn main() -> ExitCode {
 /// Help and version go to standard output as they are; a fault becomes one line.
 fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
-        report::print(&error.render().ansi().to_string());
+        // In colour on a terminal only. A closed pipe is no reason to fail.
+        let _ = error.print();
         return ExitCode::SUCCESS;
     }
     let text = error.render().to_string();

@@ -8,7 +8,8 @@ use crate::console::warn;
 
 /// Runs `cargo test` with `words` to choose a test file. A failing test still gives its readings.
 pub(super) fn readings(words: &[&str]) -> Result<Readings> {
-    let mut command = cargo(&["test", "--quiet"]);
+    // Not `--quiet`: the dots it prints for tests stick to the lines they print.
+    let mut command = cargo(&["test"]);
     let output = capture(command.args(words).args(["--", "--nocapture", "--test-threads", "1"]))?;
     let mut readings = Readings::parse(&output.out);
     let counts = counts(&output.out);
