@@ -56,7 +56,7 @@ def random_inputs(component, folder, size, path):
         save_file({"latents": latents / config["scaling_factor"]}, path)
         return
     config = diffusers.UNet2DConditionModel.load_config(folder, subfolder="unet")
-    tensors = {"sample": latents, "timestep": torch.tensor([999.0]),
+    tensors = {"sample": latents, "timestep": torch.tensor([1.0]),
                "encoder_hidden_states": normal(1, 77, config["cross_attention_dim"])}
     if config.get("addition_embed_type") == "text_time":
         ids = 6 * config["addition_time_embed_dim"]

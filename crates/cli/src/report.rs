@@ -80,7 +80,7 @@ impl Progress {
     }
 
     fn summary(&self, name: &str, time: Duration) {
-        let peak = tensor::os::peak_rss()
+        let peak = os::peak_rss()
             .map_or_else(|| "unknown".into(), |bytes| format!("{} MB", bytes / 1_000_000));
         self.detail(&format!("{name:<10}{:.2} s   peak {peak}", time.as_secs_f64()));
     }

@@ -7,14 +7,15 @@
 //!    that wakes late finds the job closed and goes on waiting, so that nobody waits for a thread
 //!    which another process keeps from running, unless it holds a chunk.
 //! 2. Waiting spins for some tens of microseconds, longer than the gap between two operations, and
-//!    then parks. The caller does the same at the end of a job: a thread that lost its core to
-//!    another process can then move to the caller's.
+//!    then parks. At the end of a job the caller looks after the threads that it waits for: one that
+//!    lost its core to another process is moved to the caller's, which is free.
 //! 3. Chunks are taken dynamically; which thread runs which chunk never changes a result.
 
 #![allow(unsafe_code, reason = "lends a borrowed closure and disjoint parts of slices to threads")]
 
 mod divide;
 mod pool;
+mod rescue;
 
 pub use divide::{Cell, Grid, Order, Output, OutputTile, Tile};
 
@@ -75,7 +76,7 @@ impl Threads {
                 Err(std::sync::TryLockError::WouldBlock) => None,
             }
         });
-        let Some(pool) = pool else {
+        let Some(mut pool) = pool else {
             return (0..chunks).for_each(|chunk| f(0, chunk));
         };
         let outcome = pool.run(chunks, &f);

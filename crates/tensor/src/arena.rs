@@ -11,7 +11,7 @@ use std::ops::Range;
 use bytemuck::Pod;
 
 use crate::Error;
-use crate::os::Region;
+use os::Region;
 use crate::program::{Buffer, BufferId, Program};
 
 /// Memory for the buffers of one program.

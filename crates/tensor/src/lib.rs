@@ -5,7 +5,6 @@ pub mod device;
 mod error;
 pub mod file;
 pub mod graph;
-pub mod os;
 mod plan;
 pub mod program;
 mod session;

@@ -28,9 +28,9 @@ impl Tensor {
 /// Gain of a layer that passes its input on.
 pub(crate) const PLAIN: f32 = 1.0;
 /// Gain of the last layer of a residual branch.
-pub(crate) const BRANCH: f32 = 0.6;
+pub(crate) const BRANCH: f32 = 0.3;
 /// Gain of queries and keys: peaked enough that attention does not average everything away.
-pub(crate) const SHARP: f32 = 1.5;
+pub(crate) const SHARP: f32 = 1.0;
 
 const NORM_DEVIATION: f32 = 0.1;
 const BIAS_DEVIATION: f32 = 0.05;

@@ -24,7 +24,7 @@ pub(crate) fn run() -> Result<()> {
     writeln!(out, "f32          {} fused multiply-add", cpu.level().name())?;
     writeln!(out, "bf16         {bf16}")?;
     writeln!(out, "precision    auto is {}", engine::faster(&cpu))?;
-    let memory = tensor::os::available_memory()
+    let memory = os::available_memory()
         .map_or_else(|| "unknown".into(), |bytes| format!("{:.1} GB free", bytes as f64 / 1e9));
     writeln!(out, "memory       {memory}")?;
     writeln!(out, "gpu          not in this version")?;

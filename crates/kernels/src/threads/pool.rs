@@ -15,6 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::rescue::Rescue;
+
 /// What a panicking chunk threw.
 pub(super) type Payload = Box<dyn Any + Send>;
 
@@ -52,6 +54,8 @@ struct Shared {
     next: AtomicUsize,
     job: UnsafeCell<Option<(Job, Thread)>>,
     parked: Vec<AtomicBool>,
+    /// Which workers are inside the job.
+    joined: Vec<AtomicBool>,
     panicked: Mutex<Option<Payload>>,
 }
 
@@ -65,6 +69,7 @@ unsafe impl Send for Shared {}
 pub(super) struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    rescue: Rescue,
 }
 
 impl std::fmt::Debug for Pool {
@@ -81,6 +86,7 @@ impl Pool {
             next: AtomicUsize::new(0),
             job: UnsafeCell::new(None),
             parked: (0..count).map(|_| AtomicBool::new(false)).collect(),
+            joined: (0..count).map(|_| AtomicBool::new(false)).collect(),
             panicked: Mutex::new(None),
         });
         let start = |index: usize| {
@@ -88,8 +94,9 @@ impl Pool {
             let named = thread::Builder::new().name(format!("kernels-{}", index + 1));
             named.spawn(move || shared.work(index)).ok()
         };
-        let workers = (0..count).map_while(start).collect();
-        Self { shared, workers }
+        let workers: Vec<_> = (0..count).map_while(start).collect();
+        let rescue = Rescue::new(&workers);
+        Self { shared, workers, rescue }
     }
 
     /// Number of workers.
@@ -99,8 +106,7 @@ impl Pool {
 
     /// Run a job to its end; give back what the first panicking chunk threw.
     ///
-    /// The caller must hold the pool exclusively, which its mutex ensures.
-    pub(super) fn run(&self, chunks: usize, function: &Borrowed<'_>) -> Option<Payload> {
+    pub(super) fn run(&mut self, chunks: usize, function: &Borrowed<'_>) -> Option<Payload> {
         let shared = &*self.shared;
         let function = std::ptr::from_ref(function);
         #[expect(clippy::transmute_ptr_to_ptr, reason = "a cast cannot extend a lifetime")]
@@ -116,7 +122,10 @@ impl Pool {
         self.wake(chunks - 1);
         shared.take_chunks(job, 0);
         shared.state.fetch_and(!OPEN, SeqCst);
-        shared.finish();
+        if !shared.finish() {
+            let joined = &shared.joined;
+            self.rescue.wait(|| !shared.is_empty(), |worker| joined[worker].load(SeqCst));
+        }
         shared.panicked.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -148,7 +157,9 @@ impl Shared {
             last = number;
             // SAFETY: this worker is inside, so the job stays as it is until it leaves.
             let Some((job, caller)) = (unsafe { (*self.job.get()).clone() }) else { continue };
+            self.joined[index].store(true, SeqCst);
             self.take_chunks(job, index + 1);
+            self.joined[index].store(false, SeqCst);
             let before = self.state.fetch_sub(1, Ordering::SeqCst);
             if before & (OPEN | INSIDE) == 1 {
                 caller.unpark();
@@ -204,14 +215,20 @@ impl Shared {
         }
     }
 
-    /// Wait until the closed job is empty.
-    fn finish(&self) {
+    /// Whether nobody is inside the job.
+    fn is_empty(&self) -> bool {
+        self.state.load(SeqCst) & INSIDE == 0
+    }
+
+    /// Spin until the closed job is empty; false if it is not for a long time.
+    fn finish(&self) -> bool {
         let mut patience = Patience::new();
-        while self.state.load(SeqCst) & INSIDE != 0 {
+        while !self.is_empty() {
             if !patience.spin() {
-                thread::park();
+                return false;
             }
         }
+        true
     }
 }
 

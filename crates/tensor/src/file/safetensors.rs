@@ -7,7 +7,7 @@
 //! the map, and reading a tensor cannot fail.
 
 use super::{Error, view::Bytes};
-use crate::os::Mapping;
+use os::Mapping;
 use ::safetensors::tensor::{Dtype, Metadata, SafeTensorError, TensorInfo};
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use std::collections::{BTreeMap, HashMap};

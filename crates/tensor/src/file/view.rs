@@ -1,7 +1,7 @@
 //! A tensor as it lies in a file, or as it was made from one: number format, shape, bytes.
 
 use super::Error;
-use crate::os::Mapping;
+use os::Mapping;
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 use std::ops::Range;
 use std::sync::Arc;

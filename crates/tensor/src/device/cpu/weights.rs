@@ -7,7 +7,7 @@ use kernels::format::{PanelFormat, PanelLayout, Panels, Rows, Source, pack};
 use super::{Cpu, panels};
 use crate::device::vector;
 use crate::file::{Dtype, TensorView};
-use crate::os::Region;
+use os::Region;
 use crate::program::{Packing, PanelOrder, Slot};
 use crate::{Error, Precision};
 
