@@ -253,27 +253,25 @@ impl State {
     /// Note the greatest of the scores, which are those that count.
     #[inline(always)]
     fn watch<I: Isa>(&mut self, isa: I, scale: f32, scores: &[f32]) {
-        let scale = isa.splat(scale);
         let lowest = isa.splat(f32::NEG_INFINITY);
         let (whole, rest) = scores.as_chunks::<LANES>();
         let (pairs, odd) = whole.as_chunks::<2>();
         let mut most = [lowest; 2];
         for [even, odd] in pairs {
-            most[0] = isa.max(isa.mul(isa.load(even), scale), most[0]);
-            most[1] = isa.max(isa.mul(isa.load(odd), scale), most[1]);
+            most[0] = isa.max(isa.load(even), most[0]);
+            most[1] = isa.max(isa.load(odd), most[1]);
         }
         for scores in odd {
-            most[0] = isa.max(isa.mul(isa.load(scores), scale), most[0]);
+            most[0] = isa.max(isa.load(scores), most[0]);
         }
         let mut last = [f32::NEG_INFINITY; LANES];
         last[..rest.len()].copy_from_slice(rest);
         if !rest.is_empty() {
-            let mut scaled = isa.to_array(isa.mul(isa.load(&last), scale));
-            scaled[rest.len()..].fill(f32::NEG_INFINITY);
-            most[1] = isa.max(isa.load(&scaled), most[1]);
+            most[1] = isa.max(isa.load(&last), most[1]);
         }
         self.before = self.greatest;
-        self.greatest = self.greatest.max(isa.reduce_max(isa.max(most[0], most[1])));
+        // The factor is positive, so the greatest score is also the greatest of the scaled.
+        self.greatest = self.greatest.max(scale * isa.reduce_max(isa.max(most[0], most[1])));
     }
 
     /// Turn the scores of a block, of which the first `seen` count, into weights, in place or as
@@ -294,7 +292,9 @@ impl State {
         };
         let mut total = isa.mul(isa.load(&self.totals), isa.splat(factor));
         for (i, scores) in scores.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            let mut p = math::exp2(isa, isa.fma(isa.load(scores), scale, center));
+            let x = isa.fma(isa.load(scores), scale, center);
+            let mut p =
+                if weights.is_some() { math::exp2_coarse(isa, x) } else { math::exp2(isa, x) };
             if seen < (i + 1) * LANES {
                 let mut lanes = isa.to_array(p);
                 lanes[seen.saturating_sub(i * LANES)..].fill(0.0);

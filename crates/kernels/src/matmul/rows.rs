@@ -83,22 +83,56 @@ pub(super) struct Block {
 }
 
 /// Fill `table[tap · count + row]` with pixel numbers.
+///
+/// Done for stretches of pixels of one image row: what depends on the row is found once for each,
+/// and what is left for a pixel is an addition and a comparison.
 fn fill(conv: &Conv2d, (first, count): (usize, usize), table: &mut [u32]) {
     let [seen_height, seen_width] = conv.seen();
-    let image = conv.out_height * conv.out_width;
-    for row in 0..count {
-        let (batch, pixel) = ((first + row) / image, (first + row) % image);
-        let y = pixel / conv.out_width * conv.stride[0];
-        let x = pixel % conv.out_width * conv.stride[1];
+    let mut row = 0;
+    while row < count {
+        let (line, x) = ((first + row) / conv.out_width, (first + row) % conv.out_width);
+        let (batch, y) = (line / conv.out_height, line % conv.out_height);
+        let length = (conv.out_width - x).min(count - row);
         for i in 0..conv.kernel[0] {
-            let source_y = source(y + i, conv.pad_top, (seen_height, conv.height));
+            let source_y =
+                source(y * conv.stride[0] + i, conv.pad_top, (seen_height, conv.height));
             for j in 0..conv.kernel[1] {
-                let source_x = source(x + j, conv.pad_left, (seen_width, conv.width));
-                let found = source_y
-                    .zip(source_x)
-                    .map_or(OUTSIDE, |(y, x)| ((batch * conv.height + y) * conv.width + x) as u32);
-                table[(i * conv.kernel[1] + j) * count + row] = found;
+                let start = (i * conv.kernel[1] + j) * count + row;
+                let to = &mut table[start..start + length];
+                match source_y {
+                    None => to.fill(OUTSIDE),
+                    Some(y) => {
+                        let line = (batch * conv.height + y) * conv.width;
+                        fill_stretch(to, conv, (x, j), (line, seen_width));
+                    }
+                }
             }
+        }
+        row += length;
+    }
+}
+
+/// The pixels that outputs from column `x` on read at column `j` of the kernel, in the image row
+/// that starts at pixel `line`.
+fn fill_stretch(
+    to: &mut [u32],
+    conv: &Conv2d,
+    (x, j): (usize, usize),
+    (line, seen): (usize, usize),
+) {
+    if seen == conv.width {
+        let (line, width, step) = (line as u32, conv.width as u32, conv.stride[1] as u32);
+        // Left of the image the position wraps to a number beyond its width.
+        let mut position = ((x * conv.stride[1] + j) as u32).wrapping_sub(conv.pad_left as u32);
+        for to in to {
+            *to = if position < width { line + position } else { OUTSIDE };
+            position = position.wrapping_add(step);
+        }
+    } else {
+        for (n, to) in to.iter_mut().enumerate() {
+            let position = (x + n) * conv.stride[1] + j;
+            *to = source(position, conv.pad_left, (seen, conv.width))
+                .map_or(OUTSIDE, |x| (line + x) as u32);
         }
     }
 }
