@@ -185,7 +185,7 @@ impl Bench {
                 ActivationFormat::F32 => (Activations::F32(&values), Output::f32(&mut f32, n)),
                 ActivationFormat::Bf16 => (Activations::Bf16(&bits), Output::bf16(&mut bf16, n)),
             };
-            let weights = Panels { layout, bytes };
+            let weights = Panels { layout, bytes, multipliers: None };
             let epilogue = Epilogue { bias: Some(&bias), ..Epilogue::default() };
             let scratch = &mut scratch;
             Matmul { input, geometry, weights, epilogue, output, scratch }.run(&self.cpu);

@@ -100,6 +100,7 @@ impl Attention<'_> {
     pub fn run(self, cpu: &Cpu) {
         let Self { shape, q, k, v, scale, mask, output, scratch } = self;
         let format = q.values.format();
+        assert!(format != ActivationFormat::U8, "attention reads real numbers");
         assert!(scale > 0.0, "scores are scaled by a positive factor");
         assert!(k.values.format() == format && v.values.format() == format, "one format for all");
         let sizes = Sizes::new(format, &shape, cpu);

@@ -6,10 +6,15 @@
 //! bytes are always 16 output channels times 4 bytes of `k`, one vector. Lanes without an output
 //! channel are zero.
 //!
+//! Integers lie in groups of four `k`: `[n / 64][k / 4][64][4]` in 8 bits. In 4 bits two groups share
+//! a byte, the first in the lower half, and in 2 bits four of them: `[n / 64][k / 8][64][4]` and
+//! `[n / 64][k / 16][64][4]`, with zeros behind the last `k`; see [`mod@int`].
+//!
 //! `k` counts (tap, channel): channels are innermost, so that one tap of a pixel is contiguous in
 //! an image whose channels are contiguous. In bf16 panels the channels of each tap are padded to an
 //! even number with a zero.
 
+pub mod int;
 mod pack;
 
 pub use pack::{NonFinite, Rows, Source, pack};
@@ -26,6 +31,8 @@ pub enum Activations<'a> {
     F32(&'a [f32]),
     /// Raw bits of bf16.
     Bf16(&'a [u16]),
+    /// Codes of [`crate::quantize`].
+    U8(&'a [u8]),
 }
 
 /// The number format of [`Activations`].
@@ -35,6 +42,8 @@ pub enum ActivationFormat {
     F32,
     /// bf16.
     Bf16,
+    /// Codes of 8 bits.
+    U8,
 }
 
 impl Activations<'_> {
@@ -43,6 +52,7 @@ impl Activations<'_> {
         match self {
             Self::F32(values) => values.len(),
             Self::Bf16(values) => values.len(),
+            Self::U8(codes) => codes.len(),
         }
     }
 
@@ -56,6 +66,7 @@ impl Activations<'_> {
         match self {
             Self::F32(_) => ActivationFormat::F32,
             Self::Bf16(_) => ActivationFormat::Bf16,
+            Self::U8(_) => ActivationFormat::U8,
         }
     }
 }
@@ -69,15 +80,29 @@ pub enum PanelFormat {
     F16,
     /// bf16 in pairs.
     Bf16,
+    /// Integers from −127 to 127.
+    Int8,
+    /// Integers from −8 to 7, times the multiplier of their group.
+    Int4,
+    /// The integers −3, −1, 1 and 3, times the multiplier of their group.
+    Int2,
 }
 
 impl PanelFormat {
-    /// Bytes of one weight.
-    pub fn size(self) -> usize {
+    /// Bits of one weight.
+    pub fn bits(self) -> usize {
         match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
+            Self::F32 => 32,
+            Self::F16 | Self::Bf16 => 16,
+            Self::Int8 => 8,
+            Self::Int4 => 4,
+            Self::Int2 => 2,
         }
+    }
+
+    /// Whether weights are integers, of which a channel knows the unit.
+    pub fn is_int(self) -> bool {
+        matches!(self, Self::Int8 | Self::Int4 | Self::Int2)
     }
 }
 
@@ -90,7 +115,7 @@ pub struct PanelLayout {
     pub n: usize,
     /// Kernel positions: 1 for a linear layer, 9 for a 3×3 convolution.
     pub taps: usize,
-    /// Input channels per tap.
+    /// Input channels per tap; for integers a multiple of four.
     pub channels: usize,
 }
 
@@ -109,13 +134,29 @@ impl PanelLayout {
     pub fn padded_channels(&self) -> usize {
         match self.format {
             PanelFormat::Bf16 => self.channels.next_multiple_of(2),
-            PanelFormat::F32 | PanelFormat::F16 => self.channels,
+            _ => self.channels,
         }
     }
 
-    /// Rows of `k` in a panel: taps times padded channels.
+    /// Rows of `k` in a panel: taps times padded channels, in whole bytes.
     pub fn depth(&self) -> usize {
-        self.taps.saturating_mul(self.padded_channels())
+        let rows = self.taps.saturating_mul(self.padded_channels());
+        let whole = match self.format {
+            PanelFormat::Int4 => 8,
+            PanelFormat::Int2 => 16,
+            _ => 1,
+        };
+        rows.checked_next_multiple_of(whole).unwrap_or(usize::MAX)
+    }
+
+    /// Bytes of `rows` rows of `k` in a panel of `width` lanes.
+    pub fn row_bytes(&self, rows: usize, width: usize) -> usize {
+        rows.saturating_mul(width).saturating_mul(self.format.bits()) / 8
+    }
+
+    /// Groups of 64 input channels, each of which has a multiplier for each lane.
+    pub fn groups(&self) -> usize {
+        self.taps * self.channels.div_ceil(int::GROUP)
     }
 
     /// Number of panels.
@@ -130,15 +171,14 @@ impl PanelLayout {
 
     /// The bytes of panel `panel`.
     pub fn range(&self, panel: usize) -> Range<usize> {
-        let row = self.depth() * self.format.size();
-        let start = panel * PANEL * row;
-        start..start + self.width(panel) * row
+        let start = self.row_bytes(self.depth(), panel * PANEL);
+        start..start + self.row_bytes(self.depth(), self.width(panel))
     }
 
     /// Bytes of all panels; `usize::MAX` where no memory could hold them.
     pub fn bytes(&self) -> usize {
         let lanes = self.n.checked_next_multiple_of(16).unwrap_or(usize::MAX);
-        lanes.saturating_mul(self.depth()).saturating_mul(self.format.size())
+        self.row_bytes(self.depth(), lanes)
     }
 }
 
@@ -149,6 +189,8 @@ pub struct Panels<'a> {
     pub layout: PanelLayout,
     /// [`PanelLayout::bytes`] bytes that start on a multiple of 4, better of 64.
     pub bytes: &'a [u8],
+    /// `[n / 64, groups, 64]`, the multipliers of groups of integers; ones if absent.
+    pub multipliers: Option<&'a [u8]>,
 }
 
 #[cfg(test)]

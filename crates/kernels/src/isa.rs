@@ -28,8 +28,8 @@ pub use scalar::Scalar;
 
 #[cfg(target_arch = "x86_64")]
 pub use {
-    avx2::Avx2,
-    avx512::{Avx512, Avx512Bf16},
+    avx2::{Avx2, AvxVnni},
+    avx512::{Avx512, Avx512Bf16, Avx512Vnni},
 };
 
 #[cfg(target_arch = "aarch64")]
@@ -101,6 +101,13 @@ pub trait Isa: Copy + Send + Sync + 'static {
 
     /// Sixteen IEEE half-precision numbers as `f32`.
     fn widen_f16(self, from: &[u16; LANES]) -> Self::V;
+
+    /// Write lanes that are whole numbers from 0 to 255 as bytes; what is not a number may become
+    /// any byte.
+    #[inline(always)]
+    fn narrow_u8(self, v: Self::V, to: &mut [u8; LANES]) {
+        *to = self.to_array(v).map(|x| x as u8);
+    }
 
     /// Bring the cache line of `at` near; it need not be readable.
     #[inline(always)]
@@ -193,6 +200,27 @@ pub trait Bf16Dot: Isa {
     fn dot_bf16(self, acc: Self::V, a: Self::V, b: Self::V) -> Self::V;
 }
 
+/// Instruction sets as far as they are used for products of bytes.
+///
+/// Vectors hold the bits of integers: sixteen lanes of `i32`, or 64 bytes of which each lane has
+/// four. Results are exact, as long as no sum leaves the range of `i32`.
+pub trait Int8Dot: Isa {
+    /// Rows of the register tile of a matrix product of bytes.
+    const INT8_ROWS: usize = Self::TILE_ROWS;
+
+    /// What [`Int8Dot::factor`] makes of a vector of signed bytes.
+    type Factor: Copy;
+
+    /// Prepare 64 signed bytes for many products.
+    fn factor(self, b: Self::V) -> Self::Factor;
+
+    /// `acc[i] + a[4i] · b[4i] + … + a[4i + 3] · b[4i + 3]` for unsigned `a` and signed `b`.
+    fn dot_int8(self, acc: Self::V, a: Self::V, b: Self::Factor) -> Self::V;
+
+    /// Lanes of `i32` as `f32`.
+    fn from_i32(self, v: Self::V) -> Self::V;
+}
+
 /// A computation that can be compiled for any [`Isa`].
 pub trait SimdOp: Sized {
     /// The result of the computation.
@@ -210,6 +238,15 @@ pub trait Bf16Op: Sized {
 
     /// The computation itself, marked `#[inline(always)]` as in [`SimdOp::eval`].
     fn eval<I: Bf16Dot>(self, isa: I) -> Self::Output;
+}
+
+/// A computation that needs products of bytes.
+pub trait Int8Op: Sized {
+    /// The result of the computation.
+    type Output;
+
+    /// The computation itself, marked `#[inline(always)]` as in [`SimdOp::eval`].
+    fn eval<I: Int8Dot>(self, isa: I) -> Self::Output;
 }
 
 #[inline(always)]
@@ -245,6 +282,21 @@ macro_rules! token {
             pub fn eval<O: $crate::isa::SimdOp>(self, op: O) -> O::Output {
                 $(#[target_feature(enable = $feature)])+
                 fn enabled<O: $crate::isa::SimdOp>(isa: $name, op: O) -> O::Output {
+                    op.eval(isa)
+                }
+                // SAFETY: `self` proves that the CPU has the features enabled here.
+                unsafe { enabled(self, op) }
+            }
+        }
+    };
+    ($(#[$doc:meta])* $name:ident, int8, $detect:ident: $($feature:tt),+) => {
+        $crate::isa::token!($(#[$doc])* $name, $detect: $($feature),+);
+
+        impl $name {
+            /// Evaluate `op` with the features of this token enabled.
+            pub fn eval_int8<O: $crate::isa::Int8Op>(self, op: O) -> O::Output {
+                $(#[target_feature(enable = $feature)])+
+                fn enabled<O: $crate::isa::Int8Op>(isa: $name, op: O) -> O::Output {
                     op.eval(isa)
                 }
                 // SAFETY: `self` proves that the CPU has the features enabled here.

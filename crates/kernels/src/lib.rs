@@ -33,13 +33,14 @@ pub mod math;
 pub mod matmul;
 pub mod norm;
 pub mod peak;
+pub mod quantize;
 pub mod reference;
 pub mod resample;
 pub mod threads;
 
 mod scratch;
 
-use isa::{Bf16Op, Level, Simd, SimdOp};
+use isa::{Bf16Op, Int8Op, Level, Simd, SimdOp};
 use threads::Threads;
 
 /// What operations run on: a pool of threads and an instruction set.
@@ -84,5 +85,10 @@ impl Cpu {
     /// Returns `op` itself.
     pub fn eval_bf16<O: Bf16Op>(&self, op: O) -> Result<O::Output, O> {
         self.simd.eval_bf16(op)
+    }
+
+    /// Evaluate `op` with the products of bytes of the instruction set in use.
+    pub fn eval_int8<O: Int8Op>(&self, op: O) -> O::Output {
+        self.simd.eval_int8(op)
     }
 }

@@ -5,7 +5,7 @@
 use crate::isa::Isa;
 
 /// `2^23 · 1.5`: adding and subtracting it rounds a small number to an integer.
-const ROUND: f32 = 12_582_912.0;
+pub(crate) const ROUND: f32 = 12_582_912.0;
 
 /// `c[0] + c[1] x + c[2] x² + …`.
 #[inline(always)]

@@ -14,7 +14,10 @@
 //! 3. *Chunks.* One panel times a block of rows; threads take them dynamically. Each output is
 //!    accumulated in ascending order of `k` in one chain of fused multiply-adds, whatever the
 //!    blocks are, so that the result depends on nothing but the operands.
-//! 4. *Epilogue.* Bias, shift, residual, activation, gate and rounding to bf16 are applied to a
+//! 4. *Integers.* Activations of 8 bits meet weights of 8 bits, or of 4 or 2 that are unpacked block
+//!    by block; sums are exact, and units and zero points are applied to them once, at the end. Taps
+//!    outside an image read rows of its zero point.
+//! 5. *Epilogue.* Bias, shift, residual, activation, gate and rounding to bf16 are applied to a
 //!    finished tile while it is in the nearest cache.
 
 mod chunk;
@@ -24,17 +27,18 @@ mod rows;
 mod tile;
 
 pub(crate) use chunk::tiles;
-pub use epilogue::{Epilogue, Gate, Residual, Shift};
+pub use epilogue::{Dequantize, Epilogue, Gate, Ranges, Residual, Shift};
 pub(crate) use tile::{
-    Ahead, Arithmetic, Fma, Keep, MAX_ROWS, MAX_SEGMENTS, PairDot, Rows, Strip, Sums, multiply,
+    Ahead, Arithmetic, Fma, Keep, MAX_ROWS, MAX_SEGMENTS, PairDot, QuadDot, Rows, Strip, Sums, multiply,
 };
 
 use chunk::Chunk;
-use plan::Plan;
+use plan::{Plan, Way};
 
 use crate::{
     Cpu,
-    format::{ActivationFormat, Activations, PanelLayout, Panels},
+    format::{ActivationFormat, Activations, PANEL, PanelLayout, Panels},
+    isa::LANES,
     scratch::Scratch,
     threads::Output,
 };
@@ -139,22 +143,24 @@ impl Matmul<'_> {
         let Self { input, geometry, weights, epilogue, output, scratch } = self;
         let layout = weights.layout;
         check(&input, &geometry, &weights);
+        check_integers(&input, &weights, &epilogue);
         let plan = Plan::new(input.format(), &geometry, &layout, cpu);
         let grid = plan.grid(&layout, epilogue.gate);
         let mut scratch = Scratch::new(scratch);
         let blank = scratch.take::<u8>(plan.blank_bytes());
-        blank.fill(0);
+        let ranges = epilogue.dequantize.and_then(|dequantize| dequantize.ranges);
+        plan.fill_blank(blank, ranges);
         let blank = &*blank;
         let scratch = scratch.rest();
         let (input, geometry, epilogue, plan) = (&input, &geometry, &epilogue, &plan);
         cpu.threads.run_tiles((output, grid), scratch, |output, workspace| {
             let chunk =
                 Chunk { input, geometry, weights, epilogue, plan, blank, output, workspace };
-            if plan.is_bf16_dot() {
+            match plan.way {
                 // The plan asks for products of pairs only where the CPU has them.
-                let _ = cpu.eval_bf16(chunk);
-            } else {
-                cpu.eval(chunk);
+                Way::Bf16Dot => drop(cpu.eval_bf16(chunk)),
+                Way::Int8 => cpu.eval_int8(chunk),
+                Way::F32 | Way::Widened => cpu.eval(chunk),
             }
         });
     }
@@ -174,4 +180,19 @@ fn check(input: &Activations<'_>, geometry: &Geometry, weights: &Panels<'_>) {
     assert_eq!(taps, layout.taps, "taps of the geometry and of the weights");
     assert!(input.len() >= needed, "input of {} elements, not {needed}", input.len());
     assert_eq!(weights.bytes.len(), layout.bytes(), "bytes of the weights and of their layout");
+}
+
+fn check_integers(input: &Activations<'_>, weights: &Panels<'_>, epilogue: &Epilogue<'_>) {
+    let layout = &weights.layout;
+    let integers = epilogue.dequantize.filter(|_| layout.format.is_int());
+    assert_eq!(integers.is_some(), layout.format.is_int(), "integers have units, others have none");
+    let Some(dequantize) = integers else {
+        return assert!(!matches!(input, Activations::U8(_)), "codes meet integers only");
+    };
+    let lanes = layout.n.next_multiple_of(LANES);
+    assert!(layout.channels.is_multiple_of(4), "integers come in groups of four channels");
+    assert!(dequantize.scales.len() >= lanes && dequantize.sums.len() >= lanes, "units of lanes");
+    assert_eq!(dequantize.ranges.is_some(), input.format() == ActivationFormat::U8, "ranges");
+    let multipliers = layout.panels() * layout.groups() * PANEL;
+    assert!(weights.multipliers.is_none_or(|m| m.len() >= multipliers), "multipliers of groups");
 }

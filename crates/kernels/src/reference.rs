@@ -107,6 +107,7 @@ pub(crate) fn read(values: &Activations<'_>, index: usize) -> f64 {
     match values {
         Activations::F32(values) => values[index].into(),
         Activations::Bf16(bits) => bf16::from_bits(bits[index]).to_f64(),
+        Activations::U8(codes) => codes[index].into(),
     }
 }
 

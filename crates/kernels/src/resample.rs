@@ -76,6 +76,7 @@ impl SimdOp for NearestRows<'_, '_> {
                 let v = match self.input {
                     Activations::F32(values) => isa.read(&values[lanes]),
                     Activations::Bf16(bits) => isa.read_bf16(&bits[lanes]),
+                    Activations::U8(_) => unreachable!("codes are not resized"),
                 };
                 self.tile.write(isa, (index, column), v);
             }

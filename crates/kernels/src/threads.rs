@@ -103,6 +103,27 @@ impl Threads {
         self.run(pieces.count(), |index| f(index, unsafe { pieces.piece(index) }));
     }
 
+    /// Cut two slices into pieces of their lengths, as many of one as of the other, and call
+    /// `f(index, piece, other)` for each pair.
+    ///
+    /// # Panics
+    ///
+    /// As [`Threads::run_pieces`]; also if there are more pieces of one than of the other.
+    pub fn run_pairs<T: Send, U: Send>(
+        &self,
+        (data, length): (&mut [T], usize),
+        (other, other_length): (&mut [U], usize),
+        f: impl Fn(usize, &mut [T], &mut [U]) + Sync,
+    ) {
+        let pieces = divide::Pieces::new(data, length);
+        let others = divide::Pieces::new(other, other_length);
+        assert_eq!(pieces.count(), others.count(), "as many pieces of one as of the other");
+        // SAFETY: `run` calls the closure once for each index, so pieces are never shared.
+        self.run(pieces.count(), |index| unsafe {
+            f(index, pieces.piece(index), others.piece(index));
+        });
+    }
+
     /// Cut `output` along `grid` and call `f(tile, workspace)` for each tile, where `workspace` is
     /// one of [`Threads::count`] equal parts of `scratch`.
     ///

@@ -91,7 +91,7 @@ impl Case {
         let op = Matmul {
             input,
             geometry: self.geometry,
-            weights: Panels { layout, bytes },
+            weights: Panels { layout, bytes, multipliers: None },
             epilogue,
             output: Output { f32: Some(&mut f32), bf16: Some(&mut bf16), stride },
             scratch: &mut scratch,

@@ -50,7 +50,7 @@ proptest! {
             for source in [Source::F32(&values), Source::F16(&halves), Source::Bf16(&brains)] {
                 let words = packed(cpu, (source, Rows::Natural), layout).unwrap();
                 let bytes = &bytemuck::cast_slice(&words)[..layout.bytes()];
-                let panels = Panels { layout, bytes };
+                let panels = Panels { layout, bytes, multipliers: None };
                 for i in 0..n * channels * taps {
                     let (row, channel, tap) = (i / taps / channels, i / taps % channels, i % taps);
                     let x = match source {
@@ -71,7 +71,11 @@ proptest! {
             let layout = PanelLayout::gated(format, hidden, channels);
             let source = (Source::F32(&values), Rows::Interleaved16);
             let words = packed(&Cpu::detect(1), source, layout).unwrap();
-            let panels = Panels { layout, bytes: &bytemuck::cast_slice(&words)[..layout.bytes()] };
+            let panels = Panels {
+                layout,
+                bytes: &bytemuck::cast_slice(&words)[..layout.bytes()],
+                multipliers: None,
+            };
             for unit in 0..hidden {
                 let lane = unit / 16 * 32 + unit % 16;
                 for channel in 0..channels {

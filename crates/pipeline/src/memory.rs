@@ -24,7 +24,7 @@ pub struct Resident {
     /// Multiply-adds of one call.
     pub multiply_adds: u64,
     /// Layers with a weight matrix, and the precision of each.
-    pub layers: Vec<(String, tensor::Precision)>,
+    pub layers: Vec<(String, tensor::LayerFormat)>,
 }
 
 impl Resident {
@@ -59,7 +59,7 @@ impl<D: Device> TextToImage<'_, D> {
         let program = Program::compile(recording, self.plan, &scratch);
         let layers = recording.nodes().iter().filter_map(tensor::graph::Node::weight);
         let layers =
-            layers.map(|w| (w.layer().to_owned(), self.plan.precision(w.layer()))).collect();
+            layers.map(|w| (w.layer().to_owned(), self.plan.layer(w.layer()))).collect();
         Resident {
             name,
             weights: program.slots.iter().map(|slot| self.device.resident_bytes(slot)).sum(),

@@ -6,7 +6,7 @@ mod cpu;
 mod reference;
 
 pub use cpu::{Cpu, Weights as CpuWeights};
-pub use reference::{Buffers, Numbers, Reference};
+pub use reference::{Buffers, Loaded, Reference};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -99,4 +99,13 @@ fn vector(weight: &Weight) -> Result<Vec<f32>, Error> {
     } else {
         Err(Error::NonFiniteWeight { name: weight.name().to_owned() })
     }
+}
+
+/// A row of a weight, `[channels, taps]` as checkpoints store it, as `[taps, padded]`.
+fn by_tap(row: &[f32], taps: usize, padded: usize) -> Vec<f32> {
+    let mut out = vec![0.0; taps * padded];
+    for (i, &w) in row.iter().enumerate() {
+        out[i % taps * padded + i / taps] = w;
+    }
+    out
 }

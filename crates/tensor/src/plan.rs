@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::Scheme;
+
 /// How a layer multiplies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
@@ -14,24 +16,51 @@ pub enum Precision {
     Bf16,
 }
 
-/// A precision for every layer: one default and named exceptions.
+/// What a layer's numbers are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LayerFormat {
+    /// Real numbers.
+    Float(Precision),
+    /// Whole weights.
+    Integer(Scheme),
+}
+
+/// A format for every layer: one default and named exceptions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// What layers without an entry use; attention, too.
+    /// What is computed with real numbers: attention, and what real activations meet.
     pub default: Precision,
+    /// The scheme of layers without an entry; without one they are real, too.
+    pub scheme: Option<Scheme>,
     /// Exceptions by layer name (`down_blocks.0.resnets.0.conv1`).
-    pub layers: BTreeMap<String, Precision>,
+    pub layers: BTreeMap<String, LayerFormat>,
 }
 
 impl Plan {
     /// The same precision everywhere.
     pub fn uniform(default: Precision) -> Self {
-        Self { default, layers: BTreeMap::new() }
+        Self { default, ..Self::default() }
     }
 
-    /// The precision of this layer.
-    pub fn precision(&self, layer: &str) -> Precision {
-        self.layers.get(layer).copied().unwrap_or(self.default)
+    /// The same scheme for every layer.
+    pub fn integers(scheme: Scheme, default: Precision) -> Self {
+        Self { default, scheme: Some(scheme), layers: BTreeMap::new() }
+    }
+
+    /// The format of this layer.
+    pub fn layer(&self, layer: &str) -> LayerFormat {
+        let uniform =
+            self.scheme.map_or(LayerFormat::Float(self.default), LayerFormat::Integer);
+        self.layers.get(layer).copied().unwrap_or(uniform)
+    }
+}
+
+impl fmt::Display for LayerFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Float(precision) => precision.fmt(f),
+            Self::Integer(scheme) => scheme.fmt(f),
+        }
     }
 }
 

@@ -10,8 +10,8 @@ mod op;
 pub use compile::Scratch;
 pub(crate) use layout::{Lifetime, place};
 pub use op::{
-    Attention, Conv, Convert, Geometry, GroupNorm, LayerNorm, Matmul, Op, Operand, Results, Simple,
-    SimpleKind, Unary,
+    Attention, Conv, Convert, Geometry, GroupNorm, LayerNorm, Matmul, Op, Operand, Quantize, Results,
+    Simple, SimpleKind, Unary,
 };
 
 use std::panic::Location;
@@ -34,6 +34,10 @@ pub enum Format {
     F32,
     /// The upper two bytes of an `f32`.
     Bf16,
+    /// Codes of one byte.
+    U8,
+    /// What codes stand for: two `f32`, the unit and the code of zero.
+    Range,
     /// Unsigned 32-bit indices.
     Index,
     /// Working memory of one operation.
@@ -59,7 +63,16 @@ pub enum Packing {
     /// Rows at the checkpoint's own width, read by index (embeddings).
     Rows,
     /// Panels for matrix multiplication.
-    Panels(PanelOrder, crate::Precision),
+    Panels(PanelOrder, Numbers),
+}
+
+/// What the numbers of packed panels are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Numbers {
+    /// Real.
+    Float(crate::Precision),
+    /// Whole, with their units.
+    Integer(crate::scheme::WeightScheme),
 }
 
 /// Order of the output channels in packed panels.
@@ -151,9 +164,10 @@ impl Format {
     /// Bytes of one element.
     pub fn width(self) -> usize {
         match self {
+            Self::Range => 8,
             Self::F32 | Self::Index => 4,
             Self::Bf16 => 2,
-            Self::Bytes => 1,
+            Self::U8 | Self::Bytes => 1,
         }
     }
 }

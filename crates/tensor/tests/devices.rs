@@ -149,6 +149,23 @@ fn every_level_computes_what_the_reference_defines() {
 }
 
 #[test]
+fn every_level_computes_with_integers_what_the_reference_defines() {
+    for case in CASES {
+        let recording = recording(case);
+        for scheme in ["w8a8", "w4a8", "w2ca8", "w8a4", "w4a16", "w2a16"] {
+            let plan = Plan::integers(scheme.parse().unwrap(), Precision::F32);
+            let expected = run(&Reference, &recording, &plan);
+            for level in Level::available() {
+                let found = run(&Cpu::new(2, level), &recording, &plan);
+                let db = sqnr(&expected, &found);
+                // A number on the edge of two codes may fall to either side.
+                assert!(db > 45.0, "{} in {scheme} on {}: {db:.1} dB", case.name, level.name());
+            }
+        }
+    }
+}
+
+#[test]
 fn single_precision_is_the_same_bits_on_every_level_and_thread_count() {
     for case in CASES {
         let recording = recording(case);

@@ -66,6 +66,7 @@ impl QueryBlock<'_, '_> {
         let raw = match q.values {
             Activations::F32(values) => bytemuck::cast_slice::<f32, u8>(values),
             Activations::Bf16(bits) => bytemuck::cast_slice(bits),
+            Activations::U8(codes) => codes,
         };
         let query = |row: usize| {
             if sizes.gathers_queries() {

@@ -192,6 +192,8 @@ impl SimdOp for PackPanel<'_> {
         for i in 0..count {
             let start = sizes.start(&from, first + i, head);
             match (which, from.values) {
+                // Refused before.
+                (_, Activations::U8(_)) => {}
                 (Which::Keys, Activations::F32(values)) => {
                     let column = bytemuck::cast_slice_mut::<u8, f32>(to)[i..].chunks_mut(width);
                     for (to, &x) in column.zip(&values[start..start + dim]) {

@@ -79,9 +79,10 @@ pub fn pack(
     };
     assert_eq!(n * row_length, source.len(), "the source is not a whole number of rows");
     assert!(layout.n == expected, "{n} rows do not make {} lanes", layout.n);
+    assert!(!layout.format.is_int(), "integers are packed by `int::pack`");
     assert_eq!(out.len(), layout.bytes(), "the output is not of the layout's size");
     let bad = std::sync::atomic::AtomicBool::new(false);
-    let length = PANEL * layout.depth() * layout.format.size();
+    let length = layout.row_bytes(layout.depth(), PANEL);
     cpu.threads.run_pieces(out, length, |panel, out| {
         let lanes = PANEL.min(layout.n - panel * PANEL);
         let rows = std::array::from_fn(|lane| {
@@ -95,10 +96,16 @@ pub fn pack(
     if bad.into_inner() { Err(NonFinite) } else { Ok(()) }
 }
 
-/// The row of the source, out of `n`, that belongs to `lane`.
+impl Rows {
+    /// The row of the source, out of `n`, that belongs to `lane`; some lanes have none.
+    pub fn source(self, n: usize, lane: usize) -> Option<usize> {
+        source_row(self, n, lane)
+    }
+}
+
 fn source_row(rows: Rows, n: usize, lane: usize) -> Option<usize> {
     match rows {
-        Rows::Natural => Some(lane),
+        Rows::Natural => (lane < n).then_some(lane),
         Rows::Interleaved16 => {
             let row = lane / 32 * 16 + lane % 16;
             (row < n / 2).then_some(if lane % 32 < 16 { row } else { n / 2 + row })
@@ -137,6 +144,8 @@ impl SimdOp for PackPanel<'_> {
                 let out = bytemuck::cast_slice_mut::<u8, u16>(out);
                 panel.transpose(out, |from, to| to_f16(isa, source, from, to))
             }
+            // `pack` refuses integers, which have units that a conversion does not know.
+            PanelFormat::Int8 | PanelFormat::Int4 | PanelFormat::Int2 => false,
             PanelFormat::Bf16 => {
                 let out = bytemuck::cast_slice_mut::<u8, u16>(out);
                 panel.transpose(out, |from, to| to_bf16(isa, source, from, to))

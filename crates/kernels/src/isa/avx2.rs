@@ -1,6 +1,9 @@
 //! AVX2, FMA and F16C: two 256-bit registers per vector; x86-64 since 2013.
 
 use std::arch::x86_64::{
+    _mm256_castsi256_si128, _mm256_cvtepi32_ps, _mm256_dpbusd_avx_epi32, _mm256_extracti128_si256,
+    _mm256_madd_epi16, _mm256_packs_epi32, _mm256_set1_epi16, _mm256_slli_epi16, _mm256_srai_epi16,
+    _mm256_srli_epi16, _mm_packus_epi16, _mm_storeu_si128,
     __m128i, __m256, __m256i, _CMP_LT_OQ, _CMP_UNORD_Q, _MM_FROUND_NO_EXC,
     _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps,
     _mm256_and_si256, _mm256_blendv_ps, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cmp_ps,
@@ -11,11 +14,16 @@ use std::arch::x86_64::{
     _mm256_sub_ps,
 };
 
-use super::{Isa, LANES, Level, token};
+use super::{Int8Dot, Isa, LANES, Level, token};
 
 token! {
     /// Proof that the CPU has AVX2, FMA and F16C.
-    Avx2, is_x86_feature_detected: "avx2", "fma", "f16c"
+    Avx2, int8, is_x86_feature_detected: "avx2", "fma", "f16c"
+}
+
+token! {
+    /// Proof that the CPU has AVX2, FMA, F16C and products of bytes in 256-bit registers.
+    AvxVnni, int8, is_x86_feature_detected: "avxvnni", "avx2", "fma", "f16c"
 }
 
 type V = [__m256; 2];
@@ -31,105 +39,211 @@ macro_rules! lanewise {
     )+};
 }
 
-impl Isa for Avx2 {
-    const LEVEL: Level = Level::Avx2;
-    const TILE_ROWS: usize = 6;
-    const TILE_VECTORS: usize = 1;
+/// The table, the same for both tokens.
+macro_rules! isa {
+    ($token:ident) => {
+        impl Isa for $token {
+            const LEVEL: Level = Level::$token;
+            const TILE_ROWS: usize = 6;
+            const TILE_VECTORS: usize = 1;
 
-    type V = V;
+            type V = V;
 
-    lanewise! {
-        add(a, b) = _mm256_add_ps;
-        sub(a, b) = _mm256_sub_ps;
-        mul(a, b) = _mm256_mul_ps;
-        div(a, b) = _mm256_div_ps;
-        fma(a, b, c) = _mm256_fmadd_ps;
-        max(a, b) = _mm256_max_ps;
-        min(a, b) = _mm256_min_ps;
-    }
+            lanewise! {
+                add(a, b) = _mm256_add_ps;
+                sub(a, b) = _mm256_sub_ps;
+                mul(a, b) = _mm256_mul_ps;
+                div(a, b) = _mm256_div_ps;
+                fma(a, b, c) = _mm256_fmadd_ps;
+                max(a, b) = _mm256_max_ps;
+                min(a, b) = _mm256_min_ps;
+            }
 
-    #[inline(always)]
-    fn splat(self, x: f32) -> V {
-        // SAFETY: `self` proves that the CPU has AVX.
-        unsafe { [_mm256_set1_ps(x); 2] }
-    }
+            #[inline(always)]
+            fn splat(self, x: f32) -> V {
+                // SAFETY: `self` proves that the CPU has AVX.
+                unsafe { [_mm256_set1_ps(x); 2] }
+            }
 
-    #[inline(always)]
-    fn load(self, from: &[f32; LANES]) -> V {
-        // SAFETY: 16 floats are readable, and `self` proves that the CPU has AVX.
-        unsafe { [_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))] }
-    }
+            #[inline(always)]
+            fn load(self, from: &[f32; LANES]) -> V {
+                // SAFETY: 16 floats are readable, and `self` proves that the CPU has AVX.
+                unsafe { [_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))] }
+            }
 
-    #[inline(always)]
-    fn store(self, v: V, to: &mut [f32; LANES]) {
-        // SAFETY: 16 floats are writable, and `self` proves that the CPU has AVX.
-        unsafe {
-            _mm256_storeu_ps(to.as_mut_ptr(), v[0]);
-            _mm256_storeu_ps(to.as_mut_ptr().add(8), v[1]);
+            #[inline(always)]
+            fn store(self, v: V, to: &mut [f32; LANES]) {
+                // SAFETY: 16 floats are writable, and `self` proves that the CPU has AVX.
+                unsafe {
+                    _mm256_storeu_ps(to.as_mut_ptr(), v[0]);
+                    _mm256_storeu_ps(to.as_mut_ptr().add(8), v[1]);
+                }
+            }
+
+            #[inline(always)]
+            fn select_less(self, a: V, b: V, [then, otherwise]: [V; 2]) -> V {
+                std::array::from_fn(|i| {
+                    // SAFETY: `self` proves that the CPU has AVX.
+                    unsafe {
+                        _mm256_blendv_ps(otherwise[i], then[i], _mm256_cmp_ps::<_CMP_LT_OQ>(a[i], b[i]))
+                    }
+                })
+            }
+
+            #[inline(always)]
+            fn abs(self, a: V) -> V {
+                // SAFETY: `self` proves that the CPU has AVX.
+                a.map(|a| unsafe { _mm256_and_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fff_ffff))) })
+            }
+
+            #[inline(always)]
+            fn scale_by_power_of_two(self, v: V, n: V) -> V {
+                std::array::from_fn(|i| {
+                    // SAFETY: `self` proves that the CPU has AVX2.
+                    unsafe {
+                        // Two factors, because 2ⁿ itself may be out of range; only the second rounds.
+                        let half = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(
+                            _mm256_mul_ps(n[i], _mm256_set1_ps(0.5)),
+                        );
+                        let rest = _mm256_sub_ps(n[i], half);
+                        _mm256_mul_ps(_mm256_mul_ps(v[i], power_of_two(half)), power_of_two(rest))
+                    }
+                })
+            }
+
+            #[inline(always)]
+            fn widen_bf16(self, from: &[u16; LANES]) -> V {
+                // SAFETY: both halves are eight readable numbers; `self` proves that the CPU has AVX2.
+                unsafe {
+                    [0, 8].map(|start| {
+                        let bits = _mm_loadu_si128(from.as_ptr().add(start).cast::<__m128i>());
+                        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits)))
+                    })
+                }
+            }
+
+            #[inline(always)]
+            fn narrow_bf16(self, v: V, to: &mut [u16; LANES]) {
+                // SAFETY: 16 numbers are writable; `self` proves that the CPU has AVX2.
+                unsafe {
+                    let [low, high] = v.map(|v| round_to_bf16(v));
+                    // The pack works within 128-bit halves; the permutation puts them in order.
+                    let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high));
+                    _mm256_storeu_si256(to.as_mut_ptr().cast::<__m256i>(), packed);
+                }
+            }
+
+            #[inline(always)]
+            fn widen_f16(self, from: &[u16; LANES]) -> V {
+                // SAFETY: both halves are eight readable numbers; `self` proves that the CPU has F16C.
+                unsafe {
+                    [0, 8].map(|start| {
+                        _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().add(start).cast::<__m128i>()))
+                    })
+                }
+            }
+
+            #[inline(always)]
+            fn narrow_u8(self, v: V, to: &mut [u8; LANES]) {
+                // SAFETY: 16 bytes are writable; `self` proves that the CPU has AVX2.
+                unsafe {
+                    let [low, high] = v.map(|v| _mm256_cvtps_epi32(v));
+                    let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(low, high));
+                    let bytes = _mm_packus_epi16(
+                        _mm256_castsi256_si128(words),
+                        _mm256_extracti128_si256::<1>(words),
+                    );
+                    _mm_storeu_si128(to.as_mut_ptr().cast::<__m128i>(), bytes);
+                }
+            }
         }
+    };
+}
+
+isa!(Avx2);
+isa!(AvxVnni);
+
+impl Avx2 {
+    /// The token, for a caller whose own token stands for the same features among others.
+    pub(super) fn included() -> Self {
+        Self(())
     }
+}
+
+impl AvxVnni {
+    /// The token of what it builds on.
+    pub fn without_vnni(self) -> Avx2 {
+        Avx2(())
+    }
+}
+
+impl Int8Dot for Avx2 {
+    // Factors take twice the registers of what they are made of.
+    const INT8_ROWS: usize = 4;
+
+    /// The even bytes and the odd ones, widened to 16 bits.
+    type Factor = [[__m256i; 2]; 2];
 
     #[inline(always)]
-    fn select_less(self, a: V, b: V, [then, otherwise]: [V; 2]) -> V {
-        std::array::from_fn(|i| {
-            // SAFETY: `self` proves that the CPU has AVX.
+    fn factor(self, b: V) -> Self::Factor {
+        b.map(|b| {
+            // SAFETY: `self` proves that the CPU has AVX2.
             unsafe {
-                _mm256_blendv_ps(otherwise[i], then[i], _mm256_cmp_ps::<_CMP_LT_OQ>(a[i], b[i]))
+                let b = _mm256_castps_si256(b);
+                let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(b));
+                [even, _mm256_srai_epi16::<8>(b)]
             }
         })
     }
 
     #[inline(always)]
-    fn abs(self, a: V) -> V {
-        // SAFETY: `self` proves that the CPU has AVX.
-        a.map(|a| unsafe { _mm256_and_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fff_ffff))) })
-    }
-
-    #[inline(always)]
-    fn scale_by_power_of_two(self, v: V, n: V) -> V {
+    fn dot_int8(self, acc: V, a: V, b: Self::Factor) -> V {
         std::array::from_fn(|i| {
             // SAFETY: `self` proves that the CPU has AVX2.
             unsafe {
-                // Two factors, because 2ⁿ itself may be out of range; only the second rounds.
-                let half = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(
-                    _mm256_mul_ps(n[i], _mm256_set1_ps(0.5)),
+                // The instruction that multiplies bytes saturates; that for 16 bits is exact.
+                let a = _mm256_castps_si256(a[i]);
+                let even = _mm256_and_si256(a, _mm256_set1_epi16(0xff));
+                let odd = _mm256_srli_epi16::<8>(a);
+                let sum = _mm256_add_epi32(
+                    _mm256_madd_epi16(even, b[i][0]),
+                    _mm256_madd_epi16(odd, b[i][1]),
                 );
-                let rest = _mm256_sub_ps(n[i], half);
-                _mm256_mul_ps(_mm256_mul_ps(v[i], power_of_two(half)), power_of_two(rest))
+                _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(acc[i]), sum))
             }
         })
     }
 
     #[inline(always)]
-    fn widen_bf16(self, from: &[u16; LANES]) -> V {
-        // SAFETY: both halves are eight readable numbers; `self` proves that the CPU has AVX2.
-        unsafe {
-            [0, 8].map(|start| {
-                let bits = _mm_loadu_si128(from.as_ptr().add(start).cast::<__m128i>());
-                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits)))
-            })
-        }
+    fn from_i32(self, v: V) -> V {
+        // SAFETY: `self` proves that the CPU has AVX.
+        v.map(|v| unsafe { _mm256_cvtepi32_ps(_mm256_castps_si256(v)) })
+    }
+}
+
+impl Int8Dot for AvxVnni {
+    type Factor = V;
+
+    #[inline(always)]
+    fn factor(self, b: V) -> V {
+        b
     }
 
     #[inline(always)]
-    fn narrow_bf16(self, v: V, to: &mut [u16; LANES]) {
-        // SAFETY: 16 numbers are writable; `self` proves that the CPU has AVX2.
-        unsafe {
-            let [low, high] = v.map(|v| round_to_bf16(v));
-            // The pack works within 128-bit halves; the permutation puts them in order.
-            let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high));
-            _mm256_storeu_si256(to.as_mut_ptr().cast::<__m256i>(), packed);
-        }
+    fn dot_int8(self, acc: V, a: V, b: V) -> V {
+        std::array::from_fn(|i| {
+            // SAFETY: `self` proves that the CPU has AVX-VNNI.
+            unsafe {
+                let (a, b) = (_mm256_castps_si256(a[i]), _mm256_castps_si256(b[i]));
+                let acc = _mm256_castps_si256(acc[i]);
+                _mm256_castsi256_ps(_mm256_dpbusd_avx_epi32(acc, a, b))
+            }
+        })
     }
 
     #[inline(always)]
-    fn widen_f16(self, from: &[u16; LANES]) -> V {
-        // SAFETY: both halves are eight readable numbers; `self` proves that the CPU has F16C.
-        unsafe {
-            [0, 8].map(|start| {
-                _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().add(start).cast::<__m128i>()))
-            })
-        }
+    fn from_i32(self, v: V) -> V {
+        self.without_vnni().from_i32(v)
     }
 }
 

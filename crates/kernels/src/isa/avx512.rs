@@ -1,6 +1,7 @@
 //! AVX-512: one 512-bit register per vector, with and without products of bf16 pairs.
 
 use std::arch::x86_64::{
+    __m128i, _mm_storeu_si128, _mm512_cvtepi32_ps, _mm512_cvtps_epi32, _mm512_cvtusepi32_epi8, _mm512_dpbusd_epi32,
     __m256bh, __m256i, __m512, __m512bh, _CMP_LT_OQ, _CMP_UNORD_Q, _MM_HINT_T0, _MM_HINT_T1,
     _mm_cvtss_f32, _mm_max_ps, _mm_max_ss, _mm_movehdup_ps, _mm_movehl_ps, _mm_prefetch,
     _mm256_castps256_ps128, _mm256_extractf128_ps, _mm256_loadu_si256, _mm256_max_ps,
@@ -13,7 +14,7 @@ use std::arch::x86_64::{
     _mm512_srli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
-use super::{Bf16Dot, Bf16Op, Isa, LANES, Level, intrinsics, token};
+use super::{Avx2, Bf16Dot, Bf16Op, Int8Dot, Isa, LANES, Level, intrinsics, token};
 
 token! {
     /// Proof that the CPU has AVX-512 F, BW, VL and DQ.
@@ -22,14 +23,20 @@ token! {
 }
 
 token! {
-    /// Proof that the CPU has AVX-512 F, BW, VL, DQ and BF16.
+    /// Proof that the CPU has AVX-512 F, BW, VL, DQ and VNNI.
+    Avx512Vnni, int8, is_x86_feature_detected:
+        "avx512vnni", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx2", "fma", "f16c"
+}
+
+token! {
+    /// Proof that the CPU has AVX-512 F, BW, VL, DQ, VNNI and BF16.
     Avx512Bf16, is_x86_feature_detected:
-        "avx512bf16", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx2", "fma", "f16c"
+        "avx512bf16", "avx512vnni", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx2", "fma", "f16c"
 }
 
 type V = __m512;
 
-/// The table, the same for both tokens.
+/// The table, the same for all tokens.
 macro_rules! isa {
     ($token:ident, $narrow:ident) => {
         impl Isa for $token {
@@ -92,6 +99,15 @@ macro_rules! isa {
             }
 
             #[inline(always)]
+            fn narrow_u8(self, v: V, to: &mut [u8; LANES]) {
+                // SAFETY: 16 bytes are writable, and `self` proves that the CPU has AVX-512.
+                unsafe {
+                    let bytes = _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(v));
+                    _mm_storeu_si128(to.as_mut_ptr().cast::<__m128i>(), bytes);
+                }
+            }
+
+            #[inline(always)]
             fn reduce_max(self, v: V) -> f32 {
                 // SAFETY: `self` proves that the CPU has AVX-512. Halves are compared with their
                 // neighbours in the order of the trait, so that equal results have equal signs.
@@ -129,7 +145,39 @@ macro_rules! isa {
 }
 
 isa!(Avx512, round_to_bf16);
+isa!(Avx512Vnni, round_to_bf16);
 isa!(Avx512Bf16, convert_to_bf16);
+
+impl Avx512Vnni {
+    /// The token of what it builds on.
+    pub fn without_vnni(self) -> Avx512 {
+        Avx512(())
+    }
+}
+
+impl Int8Dot for Avx512Vnni {
+    type Factor = V;
+
+    #[inline(always)]
+    fn factor(self, b: V) -> V {
+        b
+    }
+
+    #[inline(always)]
+    fn dot_int8(self, acc: V, a: V, b: V) -> V {
+        // SAFETY: `self` proves that the CPU has AVX512-VNNI.
+        unsafe {
+            let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
+            _mm512_castsi512_ps(_mm512_dpbusd_epi32(_mm512_castps_si512(acc), a, b))
+        }
+    }
+
+    #[inline(always)]
+    fn from_i32(self, v: V) -> V {
+        // SAFETY: `self` proves that the CPU has AVX-512.
+        unsafe { _mm512_cvtepi32_ps(_mm512_castps_si512(v)) }
+    }
+}
 
 impl Bf16Dot for Avx512Bf16 {
     #[inline(always)]
@@ -143,6 +191,11 @@ impl Bf16Dot for Avx512Bf16 {
 }
 
 impl Avx512Bf16 {
+    /// The token of the products of bytes that it includes.
+    pub fn vnni(self) -> Avx512Vnni {
+        Avx512Vnni(())
+    }
+
     /// Evaluate `op` with the features of this token enabled.
     pub fn eval_bf16<O: Bf16Op>(self, op: O) -> O::Output {
         struct Adapter<O>(O);
@@ -156,6 +209,13 @@ impl Avx512Bf16 {
 
         // SAFETY: `self` proves that the CPU has the features enabled here.
         unsafe { Adapter(op).enabled(self) }
+    }
+}
+
+impl Avx512 {
+    /// The token of AVX2, which it includes.
+    pub fn avx2(self) -> Avx2 {
+        Avx2::included()
     }
 }
 

@@ -5,8 +5,8 @@ use std::{fmt, str::FromStr};
 #[cfg(target_arch = "aarch64")]
 use super::Neon;
 #[cfg(target_arch = "x86_64")]
-use super::{Avx2, Avx512, Avx512Bf16};
-use super::{Bf16Op, Scalar, SimdOp};
+use super::{Avx2, Avx512, Avx512Bf16, Avx512Vnni, AvxVnni};
+use super::{Bf16Op, Int8Op, Scalar, SimdOp};
 
 /// The name of an instruction set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,9 +15,13 @@ pub enum Level {
     Scalar,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
+    /// [`Level::Avx2`] with products of bytes.
+    AvxVnni,
     /// x86-64 with AVX-512 F, BW, VL and DQ.
     Avx512,
-    /// [`Level::Avx512`] with products of bf16 pairs.
+    /// [`Level::Avx512`] with products of bytes.
+    Avx512Vnni,
+    /// [`Level::Avx512Vnni`] with products of bf16 pairs.
     Avx512Bf16,
     /// 64-bit ARM.
     Neon,
@@ -25,8 +29,15 @@ pub enum Level {
 
 impl Level {
     /// Every level, the slowest first.
-    pub const ALL: [Self; 5] =
-        [Self::Scalar, Self::Avx2, Self::Avx512, Self::Avx512Bf16, Self::Neon];
+    pub const ALL: [Self; 7] = [
+        Self::Scalar,
+        Self::Avx2,
+        Self::AvxVnni,
+        Self::Avx512,
+        Self::Avx512Vnni,
+        Self::Avx512Bf16,
+        Self::Neon,
+    ];
 
     /// The fastest level of this CPU.
     pub fn detect() -> Self {
@@ -43,7 +54,9 @@ impl Level {
         match self {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
+            Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
+            Self::Avx512Vnni => "avx512vnni",
             Self::Avx512Bf16 => "avx512bf16",
             Self::Neon => "neon",
         }
@@ -58,7 +71,7 @@ impl fmt::Display for Level {
 
 /// A text that names no level.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown instruction set {0:?}; use scalar, avx2, avx512, avx512bf16 or neon")]
+#[error("unknown instruction set {0:?}; use scalar, avx2, avxvnni, avx512, avx512vnni, avx512bf16 or neon")]
 pub struct UnknownLevel(pub String);
 
 impl FromStr for Level {
@@ -78,9 +91,15 @@ pub enum Simd {
     /// The token of [`Level::Avx2`].
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    /// The token of [`Level::AvxVnni`].
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni(AvxVnni),
     /// The token of [`Level::Avx512`].
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
+    /// The token of [`Level::Avx512Vnni`].
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni(Avx512Vnni),
     /// The token of [`Level::Avx512Bf16`].
     #[cfg(target_arch = "x86_64")]
     Avx512Bf16(Avx512Bf16),
@@ -97,14 +116,15 @@ impl Simd {
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => Avx2::detect().map(Self::Avx2),
             #[cfg(target_arch = "x86_64")]
+            Level::AvxVnni => AvxVnni::detect().map(Self::AvxVnni),
+            #[cfg(target_arch = "x86_64")]
             Level::Avx512 => Avx512::detect().map(Self::Avx512),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Vnni => Avx512Vnni::detect().map(Self::Avx512Vnni),
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Bf16 => Avx512Bf16::detect().map(Self::Avx512Bf16),
             #[cfg(target_arch = "aarch64")]
             Level::Neon => Neon::detect().map(Self::Neon),
-            #[cfg(target_arch = "x86_64")]
-            Level::Neon => None,
-            #[cfg(not(target_arch = "x86_64"))]
             _ => None,
         }
     }
@@ -116,7 +136,11 @@ impl Simd {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => Level::Avx2,
             #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni(_) => Level::AvxVnni,
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512(_) => Level::Avx512,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni(_) => Level::Avx512Vnni,
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Bf16(_) => Level::Avx512Bf16,
             #[cfg(target_arch = "aarch64")]
@@ -131,7 +155,11 @@ impl Simd {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(isa) => isa.eval(op),
             #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni(isa) => isa.without_vnni().eval(op),
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512(isa) => isa.eval(op),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni(isa) => isa.without_vnni().eval(op),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Bf16(isa) => isa.eval(op),
             #[cfg(target_arch = "aarch64")]
@@ -149,6 +177,26 @@ impl Simd {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Bf16(isa) => Ok(isa.eval_bf16(op)),
             _ => Err(op),
+        }
+    }
+
+    /// Evaluate `op` with the products of bytes of this instruction set. Those of AVX-512 without
+    /// VNNI are no faster than those of AVX2, so it takes these.
+    pub fn eval_int8<O: Int8Op>(self, op: O) -> O::Output {
+        match self {
+            Self::Scalar(isa) => op.eval(isa),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(isa) => isa.eval_int8(op),
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni(isa) => isa.eval_int8(op),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(isa) => isa.avx2().eval_int8(op),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni(isa) => isa.eval_int8(op),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16(isa) => isa.vnni().eval_int8(op),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(isa) => isa.eval_int8(op),
         }
     }
 

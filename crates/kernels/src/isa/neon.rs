@@ -1,6 +1,9 @@
 //! NEON: four 128-bit registers per vector; every 64-bit ARM CPU has it.
 
 use std::arch::aarch64::{
+    vcvtq_f32_s32, vget_high_s8, vget_high_u8, vget_low_s8, vget_low_u8, vmovl_s8, vmovl_u8, vmulq_s16,
+    vpaddlq_s16, vpaddq_s32, vreinterpretq_s16_u16, vreinterpretq_s32_f32, vreinterpretq_s8_f32,
+    vreinterpretq_u8_f32,
     float32x4_t, vabsq_f32, vaddq_f32, vaddq_s32, vaddq_u32, vandq_u32, vbslq_f32, vbslq_u32,
     vceqq_f32, vcltq_f32, vcvtnq_s32_f32, vdivq_f32, vdupq_n_f32, vdupq_n_s32, vdupq_n_u32,
     vfmaq_f32, vld1_u16, vld1q_f32, vmovn_u32, vmulq_f32, vorrq_u32, vreinterpretq_f32_s32,
@@ -10,11 +13,11 @@ use std::arch::aarch64::{
 
 use half::f16;
 
-use super::{Isa, LANES, Level, token};
+use super::{Int8Dot, Isa, LANES, Level, token};
 
 token! {
     /// Proof that the CPU has NEON.
-    Neon, is_aarch64_feature_detected: "neon"
+    Neon, int8, is_aarch64_feature_detected: "neon"
 }
 
 type V = [float32x4_t; 4];
@@ -141,5 +144,42 @@ unsafe fn power_of_two(n: float32x4_t) -> float32x4_t {
     unsafe {
         let biased = vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127));
         vreinterpretq_f32_s32(vshlq_n_s32::<23>(biased))
+    }
+}
+
+impl Int8Dot for Neon {
+    type Factor = V;
+
+    #[inline(always)]
+    fn factor(self, b: V) -> V {
+        b
+    }
+
+    #[inline(always)]
+    fn dot_int8(self, acc: V, a: V, b: V) -> V {
+        std::array::from_fn(|i| {
+            // SAFETY: `self` proves that the CPU has NEON.
+            unsafe {
+                let a = vreinterpretq_u8_f32(a[i]);
+                let b = vreinterpretq_s8_f32(b[i]);
+                // Products of an unsigned and a signed byte fit 16 bits, their sums in pairs do not.
+                let low = vmulq_s16(
+                    vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(a))),
+                    vmovl_s8(vget_low_s8(b)),
+                );
+                let high = vmulq_s16(
+                    vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(a))),
+                    vmovl_s8(vget_high_s8(b)),
+                );
+                let fours = vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high));
+                vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(acc[i]), fours))
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn from_i32(self, v: V) -> V {
+        // SAFETY: `self` proves that the CPU has NEON.
+        v.map(|v| unsafe { vcvtq_f32_s32(vreinterpretq_s32_f32(v)) })
     }
 }

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::{Isa, LANES, Level};
+use super::{Int8Dot, Isa, LANES, Level};
 
 /// The instruction set that every CPU has.
 #[derive(Clone, Copy, Debug)]
@@ -111,5 +111,28 @@ impl Isa for Scalar {
     #[inline(never)]
     fn widen_f16(self, from: &[u16; LANES]) -> V {
         from.map(|bits| f16::from_bits(bits).to_f32_const())
+    }
+}
+
+impl Int8Dot for Scalar {
+    type Factor = V;
+
+    #[inline(always)]
+    fn factor(self, b: V) -> V {
+        b
+    }
+
+    #[inline(never)]
+    fn dot_int8(self, acc: V, a: V, b: V) -> V {
+        std::array::from_fn(|i| {
+            let (a, b) = (a[i].to_bits().to_le_bytes(), b[i].to_bits().to_le_bytes());
+            let products = a.iter().zip(b).map(|(&a, b)| i32::from(a) * i32::from(b as i8));
+            f32::from_bits((acc[i].to_bits() as i32).wrapping_add(products.sum()) as u32)
+        })
+    }
+
+    #[inline(never)]
+    fn from_i32(self, v: V) -> V {
+        v.map(|v| v.to_bits() as i32 as f32)
     }
 }

@@ -3,15 +3,15 @@
 use std::ops::Range;
 
 use super::{
-    Ahead, Arithmetic, Epilogue, Fma, Geometry, MAX_ROWS, MAX_SEGMENTS, PairDot, Rows, Strip, Sums,
+    Ahead, Arithmetic, Epilogue, Fma, Geometry, MAX_ROWS, MAX_SEGMENTS, PairDot, QuadDot, Rows, Strip, Sums,
     epilogue::Direct,
     multiply,
-    plan::Plan,
+    plan::{Plan, Way},
     rows::{Block, RowTable},
 };
 use crate::{
-    format::{Activations, PANEL, PanelFormat, PanelLayout, Panels},
-    isa::{Bf16Dot, Bf16Op, Isa, LANES, SimdOp},
+    format::{Activations, PANEL, PanelFormat, PanelLayout, Panels, int::{self, QUAD}},
+    isa::{Bf16Dot, Bf16Op, Int8Dot, Int8Op, Isa, LANES, SimdOp},
     matmul::Gate,
     scratch::Scratch,
     threads::OutputTile,
@@ -48,6 +48,15 @@ impl Bf16Op for Chunk<'_, '_> {
     }
 }
 
+impl Int8Op for Chunk<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Int8Dot>(self, isa: I) {
+        self.compute(isa, QuadDot);
+    }
+}
+
 impl Chunk<'_, '_> {
     #[inline(always)]
     fn compute<I: Isa, A: Arithmetic<I>>(self, isa: I, arithmetic: A) {
@@ -57,6 +66,11 @@ impl Chunk<'_, '_> {
         let panel = output.cell.columns.start / column_block;
         let width = layout.width(panel);
         let bytes = &weights.bytes[layout.range(panel)];
+        let multipliers = weights.multipliers.map(|all| {
+            let length = layout.groups() * PANEL;
+            &all[panel * length..][..length]
+        });
+        let panel = Panel { layout: &layout, width, bytes, multipliers };
         let count = output.cell.rows.len();
 
         let mut scratch = Scratch::new(workspace);
@@ -66,30 +80,31 @@ impl Chunk<'_, '_> {
         if layout.depth() == 0 {
             sums.fill(0.0);
             let sums = &sums[..count * width];
-            epilogue.finish(isa, &mut output, (0..count, sums, width));
+            epilogue.finish((isa, arithmetic), &mut output, (0..count, sums, width));
         }
         let widened = scratch.take::<f32>(plan.widened_length());
         let gathered = scratch.take::<f32>(plan.gathered_length());
 
-        let size = if plan.is_bf16_dot() { 2 } else { 4 };
+        let size = 4 / plan.way.per_group();
         let raw = match *input {
             Activations::F32(values) => bytemuck::cast_slice::<f32, u8>(values),
             Activations::Bf16(values) => bytemuck::cast_slice(values),
+            Activations::U8(codes) => codes,
         };
         let is_whole = output.cell.columns.len() == width;
         let is_direct = is_whole && epilogue.is_linear();
         let blocks = Blocks { layout, plan };
         for (block, is_first, is_last) in blocks.iter() {
-            let row = width * layout.format.size();
             let start = block.taps.start * layout.padded_channels() + block.channels.start;
             let b = if plan.widens_panels() {
-                widen(isa, (&layout, width), &block, (bytes, widened));
+                widen(isa, plan.way, &panel, &block, widened);
                 &*widened
             } else {
-                bytemuck::cast_slice(&bytes[start * row..])
+                bytemuck::cast_slice(&bytes[layout.row_bytes(start, width)..])
             };
             let depth = block.taps.len() * block.channels.len();
-            let following = ((start + depth) * row, depth * row);
+            let following =
+                (layout.row_bytes(start + depth, width), layout.row_bytes(depth, width));
             let (segments, groups) = if plan.is_gathered() {
                 table.gather(isa, (input, &block), gathered);
                 (1, depth)
@@ -100,7 +115,7 @@ impl Chunk<'_, '_> {
             let vectors = width / LANES;
             let ahead = Ahead::new(bytes, following, segments * groups);
             let mut found: [Rows<'_>; MAX_SEGMENTS] = [[blank; MAX_ROWS]; MAX_SEGMENTS];
-            for (tile, rows) in tiles(count, I::TILE_ROWS).enumerate() {
+            for (tile, rows) in tiles(count, A::ROWS).enumerate() {
                 for (tap, found) in block.taps.clone().zip(&mut found) {
                     for (row, found) in rows.clone().zip(found) {
                         *found = if plan.is_gathered() {
@@ -108,7 +123,7 @@ impl Chunk<'_, '_> {
                         } else if let Some(start) = table.start(tap, row) {
                             &raw[(start + block.channels.start) * size..]
                         } else {
-                            blank
+                            &blank[plan.blank_start(output.cell.rows.start + row)..]
                         };
                     }
                 }
@@ -134,7 +149,7 @@ impl Chunk<'_, '_> {
                 if is_last && !is_direct {
                     // While the tile is near, and while its stores overlap with the next tile.
                     let sums = &sums[rows.start * width..rows.end * width];
-                    epilogue.finish(isa, &mut output, (rows, sums, width));
+                    epilogue.finish((isa, arithmetic), &mut output, (rows, sums, width));
                 }
             }
         }
@@ -175,14 +190,65 @@ pub(crate) fn tiles(count: usize, most: usize) -> impl Iterator<Item = Range<usi
     })
 }
 
-/// Widen a block of a panel to `[k, width]` of `f32`, leaving out padding.
+/// A panel as it is stored.
+struct Panel<'a> {
+    layout: &'a PanelLayout,
+    width: usize,
+    bytes: &'a [u8],
+    multipliers: Option<&'a [u8]>,
+}
+
+/// Bring a block of a panel into the form that is multiplied, leaving out padding.
 #[inline(always)]
-fn widen<I: Isa>(
-    isa: I,
-    (layout, width): (&PanelLayout, usize),
-    block: &Block,
-    (bytes, to): (&[u8], &mut [f32]),
-) {
+fn widen<I: Isa>(isa: I, way: Way, panel: &Panel<'_>, block: &Block, to: &mut [f32]) {
+    if panel.layout.format.is_int() {
+        widen_integers(way, panel, block, to);
+    } else {
+        widen_halves(isa, panel, block, to);
+    }
+}
+
+/// Integers to bytes `[k / 4, width, 4]`, pairs of bf16 `[k / 2, width, 2]` or `f32` `[k, width]`.
+#[inline(always)]
+fn widen_integers(way: Way, panel: &Panel<'_>, block: &Block, to: &mut [f32]) {
+    let Panel { layout, width, bytes, multipliers } = *panel;
+    let first = block.taps.start * layout.channels + block.channels.start;
+    let count = block.taps.len() * block.channels.len();
+    let stored = (bytes, multipliers);
+    if way == Way::Int8 {
+        let to = &mut bytemuck::cast_slice_mut(to)[..count * width];
+        int::unpack((layout, width), stored, (first, count), to);
+        return;
+    }
+    let mut quads = [0; PANEL * QUAD];
+    let quads = &mut quads[..width * QUAD];
+    // In both forms four elements of `k` take as many lines of the destination as they have bytes.
+    let line = width * QUAD / way.per_group();
+    for (to, k) in to.chunks_exact_mut(line).zip((first..first + count).step_by(QUAD)) {
+        int::unpack((layout, width), stored, (k, QUAD), quads);
+        let quads = quads.as_chunks::<QUAD>().0;
+        if way == Way::Bf16Dot {
+            let (low, high) = bytemuck::cast_slice_mut::<f32, u16>(to).split_at_mut(2 * width);
+            let halves = low.as_chunks_mut::<2>().0.iter_mut().zip(high.as_chunks_mut::<2>().0);
+            for ((low, high), quad) in halves.zip(quads) {
+                // Small integers are exact in bf16.
+                let bits = quad.map(|code| (f32::from(code).to_bits() >> 16) as u16);
+                (*low, *high) = ([bits[0], bits[1]], [bits[2], bits[3]]);
+            }
+        } else {
+            for (place, to) in to.chunks_exact_mut(width).enumerate() {
+                for (to, quad) in to.iter_mut().zip(quads) {
+                    *to = f32::from(quad[place]);
+                }
+            }
+        }
+    }
+}
+
+/// Half precision and bf16 to `f32`, `[k, width]`.
+#[inline(always)]
+fn widen_halves<I: Isa>(isa: I, panel: &Panel<'_>, block: &Block, to: &mut [f32]) {
+    let Panel { layout, width, bytes, .. } = *panel;
     let channels = block.channels.len();
     for (tap, to) in block.taps.clone().zip(to.chunks_exact_mut(channels * width)) {
         let first = tap * layout.padded_channels() + block.channels.start;

@@ -2,18 +2,65 @@
 
 use std::ops::Range;
 
+use super::tile::Arithmetic;
 use crate::{
     activation::Activation,
     isa::{Isa, LANES},
     math,
     matmul::tile::Sink,
+    quantize::Range8,
     threads::OutputTile,
 };
+
+/// What integers stand for: `y = scale[n] · range.scale · (sum − range.zero · Σₖ weight[k, n])`.
+///
+/// Without ranges the activations were real, and `y = scale[n] · sum`. All arrays are in the order of
+/// the lanes of the panels and as long as all of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Dequantize<'a> {
+    /// `[lanes]`, the units of the weights.
+    pub scales: &'a [f32],
+    /// `[lanes]`, the sums of all weights of a channel.
+    pub sums: &'a [f32],
+    /// The ranges of the activations.
+    pub ranges: Option<Ranges<'a>>,
+}
+
+/// The ranges of quantized rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Ranges<'a> {
+    /// One for each group of rows.
+    pub values: &'a [Range8],
+    /// Output rows that share one.
+    pub rows_per_range: usize,
+}
+
+impl Ranges<'_> {
+    /// The range of an output row.
+    #[inline(always)]
+    pub(crate) fn of(&self, row: usize) -> Range8 {
+        self.values[row / self.rows_per_range]
+    }
+}
+
+impl Dequantize<'_> {
+    #[inline(always)]
+    fn apply<I: Isa>(&self, isa: I, (row, lane): (usize, usize), sum: I::V) -> I::V {
+        let scale = isa.read(&self.scales[lane..lane + LANES]);
+        let Some(ranges) = self.ranges else { return isa.mul(sum, scale) };
+        let range = ranges.of(row);
+        let weights = isa.read(&self.sums[lane..lane + LANES]);
+        let centered = isa.fma(isa.splat(-range.zero), weights, sum);
+        isa.mul(centered, isa.mul(scale, isa.splat(range.scale)))
+    }
+}
 
 /// `y = act(sum + bias + shift + residual) · scale`, or `y = (h + bias) · gelu(g + bias) · scale`
 /// for a gated layer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
+    /// Comes first where weights are integers.
+    pub dequantize: Option<Dequantize<'a>>,
     /// `[n]`; for a gated layer `[2, hidden]`, hidden first.
     pub bias: Option<&'a [f32]>,
     /// A row for each group of output rows, such as the time embedding of an image.
@@ -71,24 +118,24 @@ impl Epilogue<'_> {
 
     /// Finish rows `rows` of `output` (counted within its tile) from their sums `[rows, width]`.
     #[inline(always)]
-    pub(super) fn finish<I: Isa>(
+    pub(super) fn finish<I: Isa, A: Arithmetic<I>>(
         &self,
-        isa: I,
+        (isa, arithmetic): (I, A),
         output: &mut OutputTile<'_>,
         (rows, sums, width): (Range<usize>, &[f32], usize),
     ) {
         for (row, sums) in rows.zip(sums.chunks_exact(width)) {
             match self.gate {
-                Gate::None => self.finish_row(isa, output, (row, sums)),
-                Gate::Geglu { hidden } => self.gate_row(isa, output, (row, sums), hidden),
+                Gate::None => self.finish_row((isa, arithmetic), output, (row, sums)),
+                Gate::Geglu { hidden } => self.gate_row((isa, arithmetic), output, (row, sums), hidden),
             }
         }
     }
 
     #[inline(always)]
-    fn finish_row<I: Isa>(
+    fn finish_row<I: Isa, A: Arithmetic<I>>(
         &self,
-        isa: I,
+        (isa, arithmetic): (I, A),
         output: &mut OutputTile<'_>,
         (row, sums): (usize, &[f32]),
     ) {
@@ -104,7 +151,10 @@ impl Epilogue<'_> {
         let scale = self.scale.map(|scale| isa.splat(scale));
         for (start, sums) in (0..columns.len()).step_by(LANES).zip(sums.as_chunks().0) {
             let lanes = start..columns.len().min(start + LANES);
-            let mut y = isa.load(sums);
+            let mut y = arithmetic.real(isa, isa.load(sums));
+            if let Some(dequantize) = &self.dequantize {
+                y = dequantize.apply(isa, (global, columns.start + start), y);
+            }
             for added in [bias, shift, residual].into_iter().flatten() {
                 y = isa.add(y, isa.read(&added[lanes.clone()]));
             }
@@ -117,19 +167,26 @@ impl Epilogue<'_> {
     }
 
     #[inline(always)]
-    fn gate_row<I: Isa>(
+    fn gate_row<I: Isa, A: Arithmetic<I>>(
         &self,
-        isa: I,
+        (isa, arithmetic): (I, A),
         output: &mut OutputTile<'_>,
         (row, sums): (usize, &[f32]),
         hidden: usize,
     ) {
         let columns = output.cell.columns.clone();
+        let global = output.cell.rows.start + row;
         let biases = self.bias.map(|bias| bias[..2 * hidden].split_at(hidden));
         let pairs = sums.as_chunks::<LANES>().0.as_chunks::<2>().0;
         for (start, [h, g]) in (0..columns.len()).step_by(LANES).zip(pairs) {
             let lanes = start..columns.len().min(start + LANES);
-            let (mut h, mut g) = (isa.load(h), isa.load(g));
+            let mut h = arithmetic.real(isa, isa.load(h));
+            let mut g = arithmetic.real(isa, isa.load(g));
+            if let Some(dequantize) = &self.dequantize {
+                let lane = 2 * (columns.start + start);
+                h = dequantize.apply(isa, (global, lane), h);
+                g = dequantize.apply(isa, (global, lane + LANES), g);
+            }
             if let Some((hidden_bias, gate_bias)) = biases {
                 let lanes = columns.start + lanes.start..columns.start + lanes.end;
                 h = isa.add(h, isa.read(&hidden_bias[lanes.clone()]));
@@ -201,6 +258,13 @@ impl<I: Isa> Sink<I> for Direct<'_, '_, '_> {
     #[inline(always)]
     fn take<const C: usize>(&mut self, isa: I, (row, vector): (usize, usize), mut acc: [I::V; C]) {
         let (row, column) = (self.first + row, vector * LANES);
+        if let Some(dequantize) = &self.epilogue.dequantize {
+            let (global, lane) =
+                (self.output.cell.rows.start + row, self.output.cell.columns.start + column);
+            acc = std::array::from_fn(|c| {
+                dequantize.apply(isa, (global, lane + c * LANES), acc[c])
+            });
+        }
         for summand in self.summands(row, column).into_iter().flatten() {
             let summand = vectors::<f32, C>(summand);
             acc = std::array::from_fn(|c| isa.add(acc[c], isa.load(&summand[c])));

@@ -1,6 +1,6 @@
 //! The sizes of chunks and blocks.
 
-use super::{Gate, Geometry, MAX_SEGMENTS};
+use super::{Gate, Geometry, MAX_SEGMENTS, Ranges};
 use crate::{
     Cpu,
     format::{ActivationFormat, PANEL, PanelFormat, PanelLayout},
@@ -22,21 +22,25 @@ const FEW_ROWS: usize = 24;
 
 /// How a product is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     /// Products of bf16 pairs; both operands are read in place.
     Bf16Dot,
     /// `f32` arithmetic on activations read in place.
     F32,
     /// `f32` arithmetic on activations widened into scratch.
     Widened,
+    /// Products of bytes; activations are read in place.
+    Int8,
 }
 
 /// Sizes that follow from the shapes and the number of threads, and from nothing else.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
-    way: Way,
+    pub(super) way: Way,
     /// Whether panels are widened into scratch.
     widen_panels: bool,
+    /// Output rows of an image of a convolution.
+    image_rows: usize,
     /// Rows of a chunk.
     row_block: usize,
     /// Taps of a block; more than one only if `channel_block` is all channels.
@@ -60,25 +64,35 @@ impl Plan {
     ) -> Self {
         let PanelLayout { format, taps, channels, .. } = *layout;
         let way = match (input, format) {
+            (ActivationFormat::U8, _) => Way::Int8,
             (ActivationFormat::F32, _) => Way::F32,
-            (ActivationFormat::Bf16, PanelFormat::Bf16)
+            (ActivationFormat::Bf16, PanelFormat::F32 | PanelFormat::F16) => Way::Widened,
+            (ActivationFormat::Bf16, _)
                 if cpu.has_bf16_dot() && channels.is_multiple_of(2) =>
             {
                 Way::Bf16Dot
             }
             (ActivationFormat::Bf16, _) => Way::Widened,
         };
-        let block = if way == Way::Bf16Dot { 2 * BLOCK } else { BLOCK };
+        let block = BLOCK * way.per_group();
         let parts = channels.div_ceil(block).max(1);
         let channel_block = channels.div_ceil(parts).next_multiple_of(16).min(channels).max(1);
         let tap_block = (block / channels.max(1)).clamp(1, taps.clamp(1, MAX_SEGMENTS));
         let rows = geometry.rows();
         let workers = cpu.threads.count();
-        let widen_panels = way != Way::Bf16Dot && format != PanelFormat::F32;
+        let widen_panels = match way {
+            Way::Int8 => format != PanelFormat::Int8,
+            Way::Bf16Dot => format != PanelFormat::Bf16,
+            Way::F32 | Way::Widened => format != PanelFormat::F32,
+        };
         let most = if widen_panels { WIDENED_ROWS } else { ROWS };
         Self {
             way,
             widen_panels,
+            image_rows: match geometry {
+                Geometry::Conv(conv) => conv.out_height * conv.out_width,
+                Geometry::Rows { .. } => rows,
+            },
             row_block: row_block((rows, most), layout.panels(), workers),
             tap_block,
             channel_block,
@@ -90,10 +104,6 @@ impl Plan {
             channels,
             workers,
         }
-    }
-
-    pub(super) fn is_bf16_dot(&self) -> bool {
-        self.way == Way::Bf16Dot
     }
 
     /// Whether activations are gathered into scratch as `f32`.
@@ -118,9 +128,31 @@ impl Plan {
         Grid { groups: 1, rows, columns, row_block, column_block, order }
     }
 
-    /// Bytes of the row of zeros that taps outside the image read.
+    /// Bytes of the rows that taps outside the image read: one, or for codes one for each image.
     pub(super) fn blank_bytes(&self) -> usize {
-        if self.is_conv { self.channels.saturating_mul(4) } else { 0 }
+        match self.way {
+            _ if !self.is_conv => 0,
+            Way::Int8 => self.channels.saturating_mul(self.rows / self.image_rows.max(1)),
+            _ => self.channels.saturating_mul(4),
+        }
+    }
+
+    /// Fill those rows with what stands for zero.
+    pub(super) fn fill_blank(&self, blank: &mut [u8], ranges: Option<Ranges<'_>>) {
+        match ranges {
+            Some(ranges) if self.is_conv => {
+                for (image, row) in blank.chunks_exact_mut(self.channels.max(1)).enumerate() {
+                    row.fill(ranges.of(image * self.image_rows).zero as u8);
+                }
+            }
+            _ => blank.fill(0),
+        }
+    }
+
+    /// Where the row begins in them that output row `row` reads outside its image.
+    #[inline(always)]
+    pub(super) fn blank_start(&self, row: usize) -> usize {
+        if self.way == Way::Int8 { row / self.image_rows * self.channels } else { 0 }
     }
 
     /// Entries of the table of pixels of a chunk.
@@ -133,9 +165,10 @@ impl Plan {
         self.row_block * PANEL
     }
 
-    /// Elements of a widened block of a panel.
+    /// Vectors' worth of four bytes of a widened block of a panel.
     pub(super) fn widened_length(&self) -> usize {
-        if self.widen_panels { self.block_depth() * PANEL } else { 0 }
+        let groups = self.block_depth().div_ceil(self.way.per_group());
+        if self.widen_panels { groups * PANEL } else { 0 }
     }
 
     /// Elements of the gathered activations of a block.
@@ -155,6 +188,18 @@ impl Plan {
 
     fn block_depth(&self) -> usize {
         self.tap_block * self.channel_block
+    }
+}
+
+impl Way {
+    /// Elements of `k` in four bytes of an activation.
+    #[inline(always)]
+    pub(super) fn per_group(self) -> usize {
+        match self {
+            Self::F32 | Self::Widened => 1,
+            Self::Bf16Dot => 2,
+            Self::Int8 => 4,
+        }
     }
 }
 

@@ -60,6 +60,8 @@ impl<'a> RowTable<'a> {
             for (tap, to) in block.taps.clone().zip(to.chunks_exact_mut(channels)) {
                 match (self.start(tap, row), input) {
                     (None, _) => to.fill(0.0),
+                    // Codes are read in place.
+                    (Some(_), Activations::U8(_)) => {}
                     (Some(start), Activations::F32(from)) => {
                         to.copy_from_slice(&from[start + block.channels.start..][..channels]);
                     }

@@ -3,15 +3,16 @@
 //! The plain algorithm: `acc[r][c] += a[r][k] · b[k][c]` for each `k`. The tricks:
 //!
 //! 1. All accumulators stay in registers; so do one row of `b` and one broadcast number of `a`.
-//! 2. A number of `a` is four bytes, one `f32` or two bf16, and a vector of `b` is sixteen such
-//!    groups, so that one body serves both formats; only the multiplication differs.
+//! 2. A number of `a` is four bytes, one `f32`, two bf16 or four unsigned bytes, and a vector of `b`
+//!    is sixteen such groups, so that one body serves all formats; only the multiplication differs.
+//!    Sums of bytes are integers, whose bits stay where `f32` would be until they are finished.
 //! 3. Rows of `a` are found and checked once per tile and tap; the loads inside are unchecked.
 //! 4. Where nothing but sums and a factor follow the product, finished accumulators go from the
 //!    registers to their place, whose cache lines were asked for before the first multiplication.
 
 #![allow(unsafe_code, reason = "unchecked loads of checked rows, in the innermost loop")]
 
-use crate::isa::{Bf16Dot, Isa, LANES};
+use crate::isa::{Bf16Dot, Int8Dot, Isa, LANES};
 
 /// Bytes of one group of `k`.
 const GROUP: usize = 4;
@@ -21,8 +22,20 @@ const LINE: usize = 64;
 
 /// How a tile multiplies.
 pub(crate) trait Arithmetic<I: Isa>: Copy {
+    /// Rows of the register tile at most.
+    const ROWS: usize = I::TILE_ROWS;
+
+    /// What becomes of a vector of `b` before it meets the rows of `a`.
+    type Factor: Copy;
+
+    /// Prepare a vector of `b`.
+    fn factor(self, isa: I, b: I::V) -> Self::Factor;
+
     /// `acc + a · b` in each lane.
-    fn multiply_add(self, isa: I, acc: I::V, factors: (I::V, I::V)) -> I::V;
+    fn multiply_add(self, isa: I, acc: I::V, factors: (I::V, Self::Factor)) -> I::V;
+
+    /// A sum as real numbers.
+    fn real(self, isa: I, acc: I::V) -> I::V;
 }
 
 /// Fused multiply-add of `f32`.
@@ -30,6 +43,18 @@ pub(crate) trait Arithmetic<I: Isa>: Copy {
 pub(crate) struct Fma;
 
 impl<I: Isa> Arithmetic<I> for Fma {
+    type Factor = I::V;
+
+    #[inline(always)]
+    fn factor(self, _: I, b: I::V) -> I::V {
+        b
+    }
+
+    #[inline(always)]
+    fn real(self, _: I, acc: I::V) -> I::V {
+        acc
+    }
+
     #[inline(always)]
     fn multiply_add(self, isa: I, acc: I::V, (a, b): (I::V, I::V)) -> I::V {
         isa.fma(a, b, acc)
@@ -41,9 +66,46 @@ impl<I: Isa> Arithmetic<I> for Fma {
 pub(crate) struct PairDot;
 
 impl<I: Bf16Dot> Arithmetic<I> for PairDot {
+    type Factor = I::V;
+
+    #[inline(always)]
+    fn factor(self, _: I, b: I::V) -> I::V {
+        b
+    }
+
+    #[inline(always)]
+    fn real(self, _: I, acc: I::V) -> I::V {
+        acc
+    }
+
     #[inline(always)]
     fn multiply_add(self, isa: I, acc: I::V, (a, b): (I::V, I::V)) -> I::V {
         isa.dot_bf16(acc, a, b)
+    }
+}
+
+/// Four products of bytes per lane, summed as integers.
+#[derive(Clone, Copy)]
+pub(crate) struct QuadDot;
+
+impl<I: Int8Dot> Arithmetic<I> for QuadDot {
+    const ROWS: usize = I::INT8_ROWS;
+
+    type Factor = I::Factor;
+
+    #[inline(always)]
+    fn factor(self, isa: I, b: I::V) -> I::Factor {
+        isa.factor(b)
+    }
+
+    #[inline(always)]
+    fn real(self, isa: I, acc: I::V) -> I::V {
+        isa.from_i32(acc)
+    }
+
+    #[inline(always)]
+    fn multiply_add(self, isa: I, acc: I::V, (a, b): (I::V, I::Factor)) -> I::V {
+        isa.dot_int8(acc, a, b)
     }
 }
 
@@ -58,7 +120,7 @@ pub(crate) type Rows<'a> = [&'a [u8]; MAX_ROWS];
 
 /// The product of a few rows of `a` with some columns of `b`.
 pub(crate) struct Strip<'a> {
-    /// Rows of `a`, at most [`Isa::TILE_ROWS`].
+    /// Rows of `a`, at most [`Arithmetic::ROWS`].
     pub(crate) count: usize,
     /// The rows of `a` of each segment, such as a tap of a convolution; `groups` groups long.
     pub(crate) rows: &'a [Rows<'a>],
@@ -163,11 +225,11 @@ pub(crate) fn multiply<I: Isa, A: Arithmetic<I>, S: Sink<I>>(
         macro_rules! by_size {
             ($($r:literal: $($c:literal)+),+) => {
                 match (strip.count, vectors) {
-                    $($(($r, $c) if $r <= I::TILE_ROWS && $c <= I::TILE_VECTORS => {
+                    $($(($r, $c) if $r <= A::ROWS && $c <= I::TILE_VECTORS => {
                         let to = (&mut sums, &mut sink);
                         tile.run::<I, A, S, $r, $c>((isa, arithmetic), to);
                     })+)+
-                    _ => unreachable!("tiles have at most {} rows", I::TILE_ROWS),
+                    _ => unreachable!("tiles have at most {} rows", A::ROWS),
                 }
             };
         }
@@ -235,8 +297,9 @@ impl Tile<'_, '_> {
                 isa.prefetch_far(next);
                 next = next.wrapping_add(ahead.step);
                 // SAFETY: the first two assertions bound row `k` of `b`.
-                let row: [I::V; C] =
-                    std::array::from_fn(|c| unsafe { load(isa, b.add(c * LANES)) });
+                let row: [A::Factor; C] = std::array::from_fn(|c| {
+                    arithmetic.factor(isa, unsafe { load(isa, b.add(c * LANES)) })
+                });
                 b = b.wrapping_add(b_stride * LANES);
                 for (a, acc) in a.iter().zip(&mut acc) {
                     // SAFETY: each row of `a` was checked to hold `groups` groups.
@@ -249,7 +312,7 @@ impl Tile<'_, '_> {
         }
         if sink.takes() {
             for_each_row!(r < R {
-                sink.take(isa, (r, self.vector), acc[r]);
+                sink.take(isa, (r, self.vector), acc[r].map(|acc| arithmetic.real(isa, acc)));
             });
             return;
         }

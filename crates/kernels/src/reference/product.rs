@@ -6,7 +6,7 @@ use super::{activation, each, put, read};
 use crate::{
     activation::Activation,
     attention::{Attention, Mask},
-    format::{PANEL, PanelFormat, PanelLayout, Panels},
+    format::{PANEL, PanelFormat, PanelLayout, Panels, int::GROUP},
     matmul::{Conv2d, Epilogue, Gate, Geometry, Matmul},
 };
 
@@ -19,15 +19,42 @@ pub fn weight(panels: &Panels<'_>, lane: usize, (tap, channel): (usize, usize)) 
     let index = match layout.format {
         PanelFormat::F32 | PanelFormat::F16 => k * width + lane,
         PanelFormat::Bf16 => (k / 2 * width + lane) * 2 + k % 2,
+        format => return integer(panels, format, (panel, lane), (tap, channel)),
     };
-    let size = layout.format.size();
+    let size = layout.format.bits() / 8;
     let bytes = &panels.bytes[layout.range(panel).start + index * size..][..size];
     let half = u16::from_ne_bytes([bytes[0], bytes[1]]);
     match layout.format {
         PanelFormat::F32 => f32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
         PanelFormat::F16 => f16::from_bits(half).to_f32(),
         PanelFormat::Bf16 => bf16::from_bits(half).to_f32(),
+        _ => unreachable!("integers were dealt with before"),
     }
+}
+
+/// The integer of a lane, its multiplier included.
+fn integer(
+    panels: &Panels<'_>,
+    format: PanelFormat,
+    (panel, lane): (usize, usize),
+    (tap, channel): (usize, usize),
+) -> f32 {
+    let layout = &panels.layout;
+    let (k, bits) = (tap * layout.channels + channel, format.bits());
+    let quads = 8 / bits;
+    let at = (k / 4 / quads * layout.width(panel) + lane) * 4 + k % 4;
+    let byte = panels.bytes[layout.range(panel).start + at];
+    let stored = byte >> (k / 4 % quads * bits);
+    let code = match format {
+        PanelFormat::Int4 => i32::from(stored & 15) - 8,
+        PanelFormat::Int2 => 2 * i32::from(stored & 3) - 3,
+        _ => i32::from(stored.cast_signed()),
+    };
+    let group = tap * layout.channels.div_ceil(GROUP) + channel / GROUP;
+    let multiplier = panels
+        .multipliers
+        .map_or(1, |all| i32::from(all[(panel * layout.groups() + group) * PANEL + lane]));
+    (code * multiplier) as f32
 }
 
 /// The definition of [`Matmul`].
@@ -43,11 +70,18 @@ pub fn matmul(op: Matmul<'_>) {
         for tap in 0..taps {
             let Some(start) = input_row(&geometry, row, tap) else { continue };
             for channel in 0..channels {
-                let x = read(&input, start + channel);
+                // Codes count from their zero, so that what lies outside an image adds nothing.
+                let x = read(&input, start + channel) - zero_of(&epilogue, row);
                 let weights = &unpacked[(tap * channels + channel) * n..][..n];
                 for (sum, &w) in sums.iter_mut().zip(weights) {
                     *sum += x * f64::from(w);
                 }
+            }
+        }
+        if let Some(dequantize) = epilogue.dequantize {
+            let unit = dequantize.ranges.map_or(1.0, |ranges| f64::from(ranges.of(row).scale));
+            for (sum, &scale) in sums.iter_mut().zip(dequantize.scales) {
+                *sum *= unit * f64::from(scale);
             }
         }
         let columns = if let Gate::Geglu { hidden } = epilogue.gate { hidden } else { n };
@@ -55,6 +89,12 @@ pub fn matmul(op: Matmul<'_>) {
             put(&mut output, (row, column), finish(&epilogue, &sums, (row, column)));
         }
     }
+}
+
+/// The code of zero for what an output row reads.
+fn zero_of(epilogue: &Epilogue<'_>, row: usize) -> f64 {
+    let ranges = epilogue.dequantize.and_then(|dequantize| dequantize.ranges);
+    ranges.map_or(0.0, |ranges| f64::from(ranges.of(row).zero))
 }
 
 fn finish(epilogue: &Epilogue<'_>, sums: &[f64], (row, column): (usize, usize)) -> f64 {

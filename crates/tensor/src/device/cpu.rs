@@ -1,5 +1,6 @@
 //! The CPU: every operation of a program becomes one call of a kernel.
 
+mod integers;
 mod rows;
 mod weights;
 
@@ -11,16 +12,17 @@ use kernels::isa::Level;
 use kernels::matmul::{self, Conv2d, Epilogue, Gate, Matmul as MatmulKernel, Residual, Shift};
 use kernels::norm::{self, GroupNorm as GroupNormKernel, LayerNorm as LayerNormKernel};
 use kernels::threads::{Output, Threads};
+use kernels::quantize::{self, Quantize as QuantizeKernel};
 use kernels::{activation, convert};
 
 use super::{Control, Device};
 use crate::arena::{Arena, Lease};
 use crate::graph::{Activation, Mask};
 use crate::program::{
-    Attention, BufferId, Format, Geometry, GroupNorm, LayerNorm, Matmul, Op, Operand, Packing,
-    PanelOrder, Program, Results, Slot, Unary,
+    Attention, BufferId, Format, Geometry, GroupNorm, LayerNorm, Matmul, Numbers, Op, Operand,
+    Packing, PanelOrder, Program, Quantize, Results, Slot, Unary,
 };
-use crate::{Error, Precision};
+use crate::Error;
 
 /// The CPU with a pool of threads and an instruction set.
 #[derive(Debug)]
@@ -53,14 +55,13 @@ impl Cpu {
     /// The form of panels that a slot needs.
     fn layout(slot: &Slot, format: kernels::format::PanelFormat, order: PanelOrder) -> PanelLayout {
         let shape = slot.weight.shape();
+        let channels = if format.is_int() { shape[1].next_multiple_of(4) } else { shape[1] };
         match order {
-            PanelOrder::Gated => PanelLayout::gated(format, shape[0] / 2, shape[1]),
-            PanelOrder::Natural => PanelLayout {
-                format,
-                n: shape[0],
-                taps: shape[2..].iter().product(),
-                channels: shape[1],
-            },
+            PanelOrder::Gated => PanelLayout::gated(format, shape[0] / 2, channels),
+            PanelOrder::Natural => {
+                let taps = shape[2..].iter().product();
+                PanelLayout { format, n: shape[0], taps, channels }
+            }
         }
     }
 }
@@ -79,6 +80,7 @@ impl Device for Cpu {
             }
             Op::Attention(a) => attention::scratch_bytes(format(a.query), &shape(a), &self.kernels),
             Op::GroupNorm(n) => norm::scratch_bytes([n.batch, n.pixels, n.channels, n.groups]),
+            Op::Quantize(q) => quantize::scratch_bytes([q.rows, q.channels, q.rows_per_range]),
             _ => 0,
         }
     }
@@ -87,7 +89,13 @@ impl Device for Cpu {
         match slot.packing {
             Packing::Vector => 4 * slot.weight.elements(),
             Packing::Rows => 0,
-            Packing::Panels(order, _) => Self::layout(slot, weights::format(slot), order).bytes(),
+            Packing::Panels(order, numbers) => {
+                let layout = Self::layout(slot, weights::format(slot), order);
+                match numbers {
+                    Numbers::Float(_) => layout.bytes(),
+                    Numbers::Integer(scheme) => integers::resident_bytes(scheme, &layout),
+                }
+            }
         }
     }
 
@@ -138,6 +146,7 @@ impl Device for Cpu {
                 let output = Output::bf16(output, extent.columns);
                 convert::Convert { input: Source::F32(input), extent, output }.run(&self.kernels);
             }
+            Op::Quantize(op) => run.quantize(op, &mut lease),
         }
         Ok(())
     }
@@ -153,7 +162,13 @@ struct Run<'a> {
 impl Run<'_> {
     fn matmul(&self, op: &Matmul, lease: &mut Lease<'_>) {
         let columns = if op.gated { op.outputs / 2 } else { op.outputs };
+        let weight = self.program.slot(op.weight);
+        let ranges = op.ranges.map(|(buffer, rows_per_range)| matmul::Ranges {
+            values: lease.read(buffer),
+            rows_per_range,
+        });
         let epilogue = Epilogue {
+            dequantize: self.weights.dequantize(weight, ranges),
             bias: op.bias.map(|slot| self.weights.vector(self.program.slot(slot))),
             shift: op.shift.map(|(buffer, rows_per_batch)| Shift {
                 values: lease.read(buffer),
@@ -170,9 +185,23 @@ impl Run<'_> {
         let kernel = MatmulKernel {
             input: activations(op.input, lease),
             geometry: geometry(op),
-            weights: self.weights.panels(self.program.slot(op.weight)),
+            weights: self.weights.panels(weight),
             epilogue,
             output: output(&op.output, columns, lease),
+            scratch: op.scratch.map(|buffer| lease.write(buffer)).unwrap_or_default(),
+        };
+        kernel.run(self.cpu);
+    }
+
+    fn quantize(&self, op: &Quantize, lease: &mut Lease<'_>) {
+        let kernel = QuantizeKernel {
+            input: activations(op.input, lease),
+            rows: op.rows,
+            channels: op.channels,
+            rows_per_range: op.rows_per_range,
+            levels: op.levels,
+            codes: lease.write(op.codes),
+            ranges: lease.write(op.ranges),
             scratch: op.scratch.map(|buffer| lease.write(buffer)).unwrap_or_default(),
         };
         kernel.run(self.cpu);
@@ -249,6 +278,7 @@ impl Run<'_> {
 fn activations<'a>(operand: Operand, lease: &mut Lease<'a>) -> Activations<'a> {
     match operand.format {
         Format::Bf16 => Activations::Bf16(lease.read(operand.buffer)),
+        Format::U8 => Activations::U8(lease.read(operand.buffer)),
         _ => Activations::F32(lease.read(operand.buffer)),
     }
 }
@@ -264,18 +294,22 @@ fn output<'a>(results: &Results, stride: usize, lease: &mut Lease<'a>) -> Output
 fn format(operand: Operand) -> ActivationFormat {
     match operand.format {
         Format::Bf16 => ActivationFormat::Bf16,
+        Format::U8 => ActivationFormat::U8,
         _ => ActivationFormat::F32,
     }
 }
 
 fn geometry(op: &Matmul) -> matmul::Geometry {
+    // Rows of codes are whole groups of four long.
+    let codes = op.input.format == Format::U8;
+    let channels = if codes { op.inputs.next_multiple_of(4) } else { op.inputs };
     match op.geometry {
-        Geometry::Rows => matmul::Geometry::Rows { rows: op.rows, stride: op.inputs },
+        Geometry::Rows => matmul::Geometry::Rows { rows: op.rows, stride: channels },
         Geometry::Conv(conv) => matmul::Geometry::Conv(Conv2d {
             batch: conv.batch,
             height: conv.stored[0],
             width: conv.stored[1],
-            channels: op.inputs,
+            channels,
             out_height: conv.result[0],
             out_width: conv.result[1],
             kernel: conv.kernel,
@@ -305,13 +339,5 @@ fn function(function: Activation) -> activation::Activation {
         Activation::GeluTanh => activation::Activation::GeluTanh,
         Activation::Relu => activation::Activation::Relu,
         Activation::Tanh => activation::Activation::Tanh,
-    }
-}
-
-/// The precision and order of a slot's panels.
-fn panels(slot: &Slot) -> Option<(PanelOrder, Precision)> {
-    match slot.packing {
-        Packing::Panels(order, precision) => Some((order, precision)),
-        _ => None,
     }
 }

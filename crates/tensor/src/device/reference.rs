@@ -6,14 +6,17 @@
 use std::collections::HashMap;
 
 use half::bf16;
+use kernels::quantize::Range8;
 
-use super::{Control, Device, vector};
+use super::{Control, Device, by_tap, vector};
 use crate::Error;
 use crate::graph::{Activation, Mask};
 use crate::program::{
-    Attention, BufferId, Conv, Format, Geometry, GroupNorm, LayerNorm, Matmul, Op, Program,
-    Results, Simple, SimpleKind, Slot, SlotId,
+    Attention, BufferId, Conv, Format, Geometry, GroupNorm, LayerNorm, Matmul, Numbers, Op, Packing,
+    Program, Quantize, Results, Simple, SimpleKind, Slot, SlotId,
 };
+use crate::quantizer::Row;
+use crate::scheme::WeightScheme;
 
 /// The naive device.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,12 +30,12 @@ pub struct Buffers {
     formats: Vec<Format>,
 }
 
-/// Weights as the checkpoint has them, `f32`.
-pub type Numbers = HashMap<Slot, Vec<f32>>;
+/// Weights as `f32`: as the checkpoint has them, or what their codes stand for.
+pub type Loaded = HashMap<Slot, Vec<f32>>;
 
 impl Device for Reference {
     type Memory = Buffers;
-    type Weights = Numbers;
+    type Weights = Loaded;
 
     fn scratch(&self, _op: &Op, _program: &Program) -> usize {
         0
@@ -44,13 +47,20 @@ impl Device for Reference {
 
     fn prepare(
         &self,
-        weights: &mut Numbers,
+        weights: &mut Loaded,
         program: &Program,
         control: &Control<'_>,
     ) -> Result<(), Error> {
         for (i, slot) in program.slots.iter().enumerate() {
             control.check(i, program.slots.len())?;
-            weights.insert(slot.clone(), vector(&slot.weight)?);
+            let numbers = vector(&slot.weight)?;
+            let numbers = match slot.packing {
+                Packing::Panels(_, Numbers::Integer(scheme)) => {
+                    rounded(scheme, slot.weight.shape(), &numbers)
+                }
+                _ => numbers,
+            };
+            weights.insert(slot.clone(), numbers);
         }
         Ok(())
     }
@@ -80,7 +90,7 @@ impl Device for Reference {
         op: &Op,
         program: &Program,
         memory: &mut Buffers,
-        weights: &Numbers,
+        weights: &Loaded,
     ) -> Result<(), Error> {
         let run = Run { program, weights, memory };
         let (results, values) = match op {
@@ -96,6 +106,12 @@ impl Device for Reference {
             Op::Convert(op) => {
                 let values = run.numbers(op.input).iter().map(|&x| x.into()).collect();
                 (Results { f32: None, bf16: Some(op.output) }, values)
+            }
+            Op::Quantize(op) => {
+                let (codes, ranges) = run.quantize(op);
+                memory.numbers.insert(op.codes.0, codes);
+                memory.numbers.insert(op.ranges.0, ranges);
+                return Ok(());
             }
         };
         memory.put(results, &values);
@@ -118,7 +134,7 @@ impl Buffers {
 
 struct Run<'a> {
     program: &'a Program,
-    weights: &'a Numbers,
+    weights: &'a Loaded,
     memory: &'a Buffers,
 }
 
@@ -132,7 +148,7 @@ impl Run<'_> {
     }
 
     fn matmul(&self, op: &Matmul) -> Vec<f64> {
-        let x = self.numbers(op.input.buffer);
+        let x = self.factor(op);
         let w = self.weight(op.weight);
         let taps = op.geometry.taps();
         let mut sums = vec![0.0; op.rows * op.outputs];
@@ -164,6 +180,37 @@ impl Run<'_> {
             sums = gate(&sums, op.outputs / 2);
         }
         sums.iter().map(|sum| sum * f64::from(op.scale)).collect()
+    }
+
+    /// What a product reads: real numbers, or what codes stand for.
+    fn factor(&self, op: &Matmul) -> Vec<f32> {
+        let x = self.numbers(op.input.buffer);
+        let Some((ranges, rows)) = op.ranges else { return x.to_vec() };
+        let ranges = self.numbers(ranges).as_chunks::<2>().0;
+        let stride = op.inputs.next_multiple_of(4);
+        let images = ranges.len();
+        debug_assert!(rows * images >= op.rows, "a range for each row of the product");
+        let shared = x.len() / stride / images;
+        let row = |(row, codes): (usize, &[f32])| {
+            let [scale, zero] = ranges[row / shared];
+            codes[..op.inputs].iter().map(|code| scale * (code - zero)).collect::<Vec<_>>()
+        };
+        x.chunks_exact(stride).enumerate().flat_map(row).collect()
+    }
+
+    fn quantize(&self, op: &Quantize) -> (Vec<f32>, Vec<f32>) {
+        let x = self.numbers(op.input.buffer);
+        let (mut codes, mut ranges) = (Vec::new(), Vec::new());
+        for rows in x.chunks(op.rows_per_range * op.channels) {
+            let extreme = |pick: fn(f32, f32) -> f32| rows.iter().fold(0.0, |a, &b| pick(a, b));
+            let range = Range8::new(extreme(f32::min), extreme(f32::max), op.levels);
+            ranges.extend([range.scale, range.zero]);
+            for row in rows.chunks(op.channels) {
+                codes.extend(row.iter().map(|&x| f32::from(range.code(x, op.levels))));
+                codes.resize(codes.len().next_multiple_of(4), 0.0);
+            }
+        }
+        (codes, ranges)
     }
 
     fn attention(&self, op: &Attention) -> Vec<f64> {
@@ -290,6 +337,20 @@ impl Run<'_> {
             }
         }
     }
+}
+
+/// What whole numbers stand for that weights `[outputs, inputs, taps]` become.
+fn rounded(scheme: WeightScheme, shape: &[usize], weights: &[f32]) -> Vec<f32> {
+    let (inputs, taps) = (shape[1], shape[2..].iter().product::<usize>());
+    let padded = inputs.next_multiple_of(4);
+    let mut out = vec![0.0; weights.len()];
+    for (from, to) in weights.chunks(inputs * taps).zip(out.chunks_mut(inputs * taps)) {
+        let row = Row::new(scheme, padded, &by_tap(from, taps, padded)).dequantized(padded);
+        for (i, to) in to.iter_mut().enumerate() {
+            *to = row[i % taps * padded + i / taps];
+        }
+    }
+    out
 }
 
 /// The input pixel or row that a tap of an output row reads; `None` outside the image.

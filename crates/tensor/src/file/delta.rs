@@ -62,7 +62,7 @@ impl Delta {
         Matmul {
             input,
             geometry,
-            weights: Panels { layout, bytes: packed },
+            weights: Panels { layout, bytes: packed, multipliers: None },
             epilogue: Epilogue { residual: Some(residual), ..Epilogue::default() },
             output: Output::f32(&mut sum, inner),
             scratch: &mut scratch,

@@ -1,18 +1,19 @@
 //! A recording → a program: fuse, decide who needs which format, give every value its buffers, lay out the arena.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::op::{
-    Attention, Conv, Convert, Geometry, GroupNorm, LayerNorm, Matmul, Op, Operand, Results, Simple,
-    SimpleKind, Unary,
+    Attention, Conv, Convert, Geometry, GroupNorm, LayerNorm, Matmul, Op, Operand, Quantize, Results,
+    Simple, SimpleKind, Unary,
 };
 use super::{
-    Buffer, BufferId, Format, Lifetime, Packing, PanelOrder, Port, Program, Slot, SlotId, Step,
+    Buffer, BufferId, Format, Lifetime, Numbers, Packing, PanelOrder, Port, Program, Slot, SlotId, Step,
     place,
 };
 use crate::graph::fuse::{Fused, Part, Uses, fuse};
 use crate::graph::{Kind, Node, NodeId, Recording};
-use crate::{Plan, Precision, Shape, Weight};
+use crate::scheme::ActivationScheme;
+use crate::{LayerFormat, Plan, Precision, Shape, Weight};
 
 /// How much working memory an operation needs on the device that will run it, in bytes.
 pub type Scratch<'a> = &'a dyn Fn(&Op, &Program) -> usize;
@@ -49,6 +50,13 @@ impl Program {
     }
 }
 
+/// One of the ways to quantize a value.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Codes {
+    rows_per_range: usize,
+    levels: u8,
+}
+
 struct Compiler<'a> {
     recording: &'a Recording,
     uses: &'a Uses<'a>,
@@ -58,7 +66,11 @@ struct Compiler<'a> {
     wants_bf16: HashSet<NodeId>,
     /// Values that something reads as `f32`.
     wants_f32: HashSet<NodeId>,
+    /// Codes that a multiplication reads.
+    wants_codes: HashMap<NodeId, BTreeSet<Codes>>,
     values: HashMap<NodeId, Results>,
+    /// Codes of a value and their ranges.
+    codes: HashMap<(NodeId, Codes), [BufferId; 2]>,
     slots: HashMap<Slot, SlotId>,
 }
 
@@ -79,7 +91,9 @@ impl<'a> Compiler<'a> {
             program,
             wants_bf16: HashSet::new(),
             wants_f32: HashSet::new(),
+            wants_codes: HashMap::new(),
             values: HashMap::new(),
+            codes: HashMap::new(),
             slots: HashMap::new(),
         }
     }
@@ -89,6 +103,9 @@ impl<'a> Compiler<'a> {
         for group in groups {
             let node = self.recording.node(group.base);
             let precision = self.precision(node);
+            if let Some(codes) = self.codes_of(group) {
+                self.wants_codes.entry(group.source).or_default().insert(codes);
+            }
             let operands = std::iter::once(group.source)
                 .chain(node.inputs.iter().skip(1).map(|id| self.uses.root(*id)));
             for operand in operands {
@@ -107,13 +124,45 @@ impl<'a> Compiler<'a> {
         };
     }
 
-    /// The format in which a node reads its operands.
+    /// The format in which a node reads its operands, or in which they are quantized for it.
     fn precision(&self, node: &Node) -> Precision {
         match (&node.kind, node.weight()) {
-            (_, Some(weight)) => self.plan.precision(weight.layer()),
+            (_, Some(weight)) => match self.layer(weight) {
+                LayerFormat::Float(precision) => precision,
+                LayerFormat::Integer(_) => self.plan.default,
+            },
             (Kind::Attention { .. }, _) => self.plan.default,
             _ => Precision::F32,
         }
+    }
+
+    /// The format of a layer. Whole weights lie in groups of four inputs, which real activations
+    /// cannot be padded to: such a layer stays real.
+    fn layer(&self, weight: &Weight) -> LayerFormat {
+        match self.plan.layer(weight.layer()) {
+            LayerFormat::Integer(scheme)
+                if scheme.activations == ActivationScheme::Float
+                    && !weight.shape()[1].is_multiple_of(4) =>
+            {
+                LayerFormat::Float(self.plan.default)
+            }
+            format => format,
+        }
+    }
+
+    /// How a multiplication wants its input quantized.
+    fn codes_of(&self, group: &Fused) -> Option<Codes> {
+        let node = self.recording.node(group.base);
+        let LayerFormat::Integer(scheme) = self.layer(node.weight()?) else { return None };
+        let ActivationScheme::Dynamic { levels } = scheme.activations else { return None };
+        let rows_per_range = match node.kind {
+            // A resize that the convolution swallows repeats pixels, which changes no range.
+            Kind::Conv2d { .. } => {
+                self.recording.node(group.source).shape.rows() / node.shape.batch()
+            }
+            _ => 1,
+        };
+        Some(Codes { rows_per_range, levels })
     }
 
     fn inputs(&mut self) {
@@ -132,6 +181,7 @@ impl<'a> Compiler<'a> {
             self.program.inputs.push(Port { name, buffer, shape: node.shape, limit });
             self.values.insert(id, Results { f32: Some(buffer), bf16: None });
             self.convert_if_wanted(id, node);
+            self.quantize_if_wanted(id, node);
         }
     }
 
@@ -166,6 +216,7 @@ impl<'a> Compiler<'a> {
         };
         self.push(op, group);
         self.convert_if_wanted(group.result, node);
+        self.quantize_if_wanted(group.result, node);
     }
 
     fn push(&mut self, op: Op, group: &Fused) {
@@ -182,16 +233,21 @@ impl<'a> Compiler<'a> {
         elements: usize,
     ) -> Op {
         let node = self.recording.node(group.base);
-        let precision = self.precision(node);
+        let numbers = match self.layer(weight) {
+            LayerFormat::Float(precision) => Numbers::Float(precision),
+            LayerFormat::Integer(scheme) => Numbers::Integer(scheme.weights),
+        };
+        let (input, ranges) = self.factor(group);
         let order = if group.tail.gated { PanelOrder::Gated } else { PanelOrder::Natural };
         let rows_per_batch = node.shape.rows() / node.shape.batch();
         Op::Matmul(Matmul {
-            input: self.operand(group.source, precision),
+            input,
+            ranges,
             geometry: self.geometry(group),
             rows: node.shape.rows(),
             inputs: weight.shape()[1],
             outputs: node.shape.channels(),
-            weight: self.slot(weight, Packing::Panels(order, precision)),
+            weight: self.slot(weight, Packing::Panels(order, numbers)),
             bias: bias.map(|b| self.slot(b, Packing::Vector)),
             shift: group.tail.shift.map(|id| (self.f32(id), rows_per_batch)),
             residual: group.tail.residual.map(|id| self.f32(id)),
@@ -201,6 +257,20 @@ impl<'a> Compiler<'a> {
             output: self.results(group.result, elements),
             scratch: None,
         })
+    }
+
+    /// What a multiplication reads, and the ranges of codes.
+    fn factor(&self, group: &Fused) -> (Operand, Option<(BufferId, usize)>) {
+        let node = self.recording.node(group.base);
+        let Some(codes) = self.codes_of(group) else {
+            return (self.operand(group.source, self.precision(node)), None);
+        };
+        let [buffer, ranges] = self.codes[&(self.uses.root(group.source), codes)];
+        let rows = match node.kind {
+            Kind::Conv2d { .. } => node.shape.rows() / node.shape.batch(),
+            _ => 1,
+        };
+        (Operand { buffer, format: Format::U8 }, Some((ranges, rows)))
     }
 
     fn geometry(&self, group: &Fused) -> Geometry {
@@ -338,6 +408,37 @@ impl<'a> Compiler<'a> {
         let op = Op::Convert(Convert { input, output });
         self.program.steps.push(Step { op, name: "convert".into(), node: id, at: node.at });
         self.values.insert(id, Results { f32: Some(input), bf16: Some(output) });
+    }
+
+    /// Quantize a value in each way that a multiplication asks for.
+    fn quantize_if_wanted(&mut self, id: NodeId, node: &Node) {
+        let results = self.values[&id];
+        let input = match (results.f32, results.bf16) {
+            (Some(buffer), _) => Operand { buffer, format: Format::F32 },
+            (None, Some(buffer)) => Operand { buffer, format: Format::Bf16 },
+            (None, None) => unreachable!("a value has a format"),
+        };
+        for kind in self.wants_codes.get(&id).cloned().unwrap_or_default() {
+            let elements = self.program.buffer(input.buffer).elements;
+            let channels = self.recording.node(id).shape.channels();
+            let rows = elements / channels;
+            let codes = self.buffer(Format::U8, rows * channels.next_multiple_of(4));
+            let ranges = self.buffer(Format::Range, rows / kind.rows_per_range);
+            let Codes { rows_per_range, levels } = kind;
+            let op = Quantize {
+                input,
+                rows,
+                channels,
+                rows_per_range,
+                levels,
+                codes,
+                ranges,
+                scratch: None,
+            };
+            let name = "quantize".into();
+            self.program.steps.push(Step { op: Op::Quantize(op), name, node: id, at: node.at });
+            self.codes.insert((id, kind), [codes, ranges]);
+        }
     }
 
     /// Buffers for a value whose producer can write every format itself.

@@ -20,6 +20,8 @@ pub enum Op {
     Simple(Simple),
     /// `f32` numbers rounded to `bf16`.
     Convert(Convert),
+    /// Numbers to codes of 8 bits.
+    Quantize(Quantize),
 }
 
 /// A buffer and the format its consumer asked for.
@@ -27,7 +29,7 @@ pub enum Op {
 pub struct Operand {
     /// Where it is.
     pub buffer: BufferId,
-    /// [`Format::F32`] or [`Format::Bf16`].
+    /// [`Format::F32`], [`Format::Bf16`] or [`Format::U8`].
     pub format: Format,
 }
 
@@ -43,8 +45,10 @@ pub struct Results {
 /// `y = scale · act(x Wᵀ + bias + shift + residual)`, or `y = hidden · gelu(gate)` where gated.
 #[derive(Clone, Debug)]
 pub struct Matmul {
-    /// `[rows, inputs]`, or the image of a convolution.
+    /// `[rows, inputs]`, or the image of a convolution; rows of codes are whole groups of four long.
     pub input: Operand,
+    /// What codes stand for, and how many rows of the product share a range.
+    pub ranges: Option<(BufferId, usize)>,
     /// How rows of the product read the input.
     pub geometry: Geometry,
     /// Rows of the product.
@@ -282,6 +286,27 @@ pub struct Convert {
     pub output: BufferId,
 }
 
+/// `code = clamp(round(x / scale) + zero)`, with a range for each group of rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Quantize {
+    /// `[rows, channels]`, `f32` or `bf16`.
+    pub input: Operand,
+    /// Rows.
+    pub rows: usize,
+    /// Channels.
+    pub channels: usize,
+    /// Rows that share a range.
+    pub rows_per_range: usize,
+    /// The greatest code.
+    pub levels: u8,
+    /// `[rows, channels]`, channels made a multiple of four.
+    pub codes: BufferId,
+    /// One range for each group of rows.
+    pub ranges: BufferId,
+    /// Working memory.
+    pub scratch: Option<BufferId>,
+}
+
 impl Op {
     /// Multiply-adds, counted from the shapes.
     pub fn multiply_adds(&self) -> u64 {
@@ -298,7 +323,8 @@ impl Op {
         match self {
             Self::Matmul(m) => {
                 let taps = m.geometry.taps();
-                format!("matmul {} x {} x {}·{taps}", m.rows, m.outputs, m.inputs)
+                let residual = if m.residual.is_some() { " + residual" } else { "" };
+                format!("matmul {} x {} x {}·{taps}{residual}", m.rows, m.outputs, m.inputs)
             }
             Self::Attention(a) => {
                 format!("attention {} x {} heads of {}", a.queries, a.keys, a.head_dim)
@@ -310,6 +336,7 @@ impl Op {
                 format!("{:?}", s.kind).split([' ', '(']).next().unwrap_or("").to_lowercase()
             }
             Self::Convert(_) => "convert".into(),
+            Self::Quantize(q) => format!("quantize {} x {}", q.rows, q.channels),
         }
     }
 
@@ -324,6 +351,7 @@ impl Op {
             Self::Unary(u) => both(&u.output),
             Self::Simple(s) => vec![s.output],
             Self::Convert(c) => vec![c.output],
+            Self::Quantize(q) => vec![q.codes, q.ranges],
         }
     }
 
@@ -332,7 +360,9 @@ impl Op {
         match self {
             Self::Matmul(m) => {
                 let shift = m.shift.map(|(buffer, _)| buffer);
-                [Some(m.input.buffer), shift, m.residual].into_iter().flatten().collect()
+                let ranges = m.ranges.map(|(buffer, _)| buffer);
+                let all = [Some(m.input.buffer), ranges, shift, m.residual];
+                all.into_iter().flatten().collect()
             }
             Self::Attention(a) => vec![a.query.buffer, a.key.buffer, a.value.buffer],
             Self::GroupNorm(n) => vec![n.input],
@@ -340,6 +370,7 @@ impl Op {
             Self::Unary(u) => vec![u.input],
             Self::Simple(s) => s.inputs.clone(),
             Self::Convert(c) => vec![c.input],
+            Self::Quantize(q) => vec![q.input.buffer],
         }
     }
 
@@ -349,6 +380,7 @@ impl Op {
             Self::Matmul(m) => m.scratch,
             Self::Attention(a) => a.scratch,
             Self::GroupNorm(n) => n.scratch,
+            Self::Quantize(q) => q.scratch,
             _ => None,
         }
     }
@@ -358,6 +390,7 @@ impl Op {
             Self::Matmul(m) => m.scratch = Some(buffer),
             Self::Attention(a) => a.scratch = Some(buffer),
             Self::GroupNorm(n) => n.scratch = Some(buffer),
+            Self::Quantize(q) => q.scratch = Some(buffer),
             _ => {}
         }
     }

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 
 use kernels::format::{PanelFormat, PanelLayout, Panels, Rows, Source, pack};
 
-use super::{Cpu, panels};
+use super::Cpu;
+use super::integers::{self, Integers};
 use crate::device::vector;
 use crate::file::{Dtype, TensorView};
-use os::Region;
-use crate::program::{Packing, PanelOrder, Slot};
+use crate::program::{Numbers, Packing, PanelOrder, Slot};
 use crate::{Error, Precision};
+use os::Region;
 
 /// Weights, packed once and shared by all programs of a model.
 ///
@@ -25,6 +26,7 @@ enum Prepared {
     Vector(Vec<f32>),
     Rows(TensorView),
     Panels(PanelLayout, Region),
+    Integers(Integers),
 }
 
 impl Weights {
@@ -40,9 +42,16 @@ impl Weights {
         let prepared = match slot.packing {
             Packing::Vector => Prepared::Vector(vector(&slot.weight)?),
             Packing::Rows => Prepared::Rows(slot.weight.view()?),
-            Packing::Panels(order, _) => {
+            Packing::Panels(order, numbers) => {
                 let view = slot.weight.view()?;
-                let prepared = packed(slot, order, &view, cpu)?;
+                let prepared = match numbers {
+                    Numbers::Float(_) => packed(slot, order, &view, cpu)?,
+                    Numbers::Integer(scheme) => {
+                        let layout = Cpu::layout(slot, format(slot), order);
+                        let weight = (slot.weight.name(), &view, slot.weight.shape()[1]);
+                        Prepared::Integers(Integers::new(cpu, weight, (scheme, rows(order)), layout)?)
+                    }
+                };
                 view.drop_pages();
                 prepared
             }
@@ -68,9 +77,25 @@ impl Weights {
     pub(super) fn panels(&self, slot: &Slot) -> Panels<'_> {
         match self.prepared.get(slot) {
             Some(Prepared::Panels(layout, region)) => {
-                Panels { layout: *layout, bytes: &region.as_slice()[..layout.bytes()] }
+                let bytes = &region.as_slice()[..layout.bytes()];
+                Panels { layout: *layout, bytes, multipliers: None }
             }
+            Some(Prepared::Integers(integers)) => integers.panels(),
             _ => panic!("{:?} is prepared before a program runs", slot.weight),
+        }
+    }
+}
+
+impl Weights {
+    /// The units of whole numbers; `None` where a slot has real ones.
+    pub(super) fn dequantize<'a>(
+        &'a self,
+        slot: &Slot,
+        ranges: Option<kernels::matmul::Ranges<'a>>,
+    ) -> Option<kernels::matmul::Dequantize<'a>> {
+        match self.prepared.get(slot) {
+            Some(Prepared::Integers(integers)) => Some(integers.dequantize(ranges)),
+            _ => None,
         }
     }
 }
@@ -81,6 +106,7 @@ impl Prepared {
             Self::Vector(numbers) => size_of_val(numbers.as_slice()),
             Self::Rows(_) => 0,
             Self::Panels(_, region) => region.len(),
+            Self::Integers(integers) => integers.bytes(),
         }
     }
 }
@@ -89,8 +115,9 @@ impl Prepared {
 ///
 /// A tensor that cannot be read is reported when it is packed.
 pub(super) fn format(slot: &Slot) -> PanelFormat {
-    match panels(slot) {
-        Some((_, Precision::Bf16)) => PanelFormat::Bf16,
+    match slot.packing {
+        Packing::Panels(_, Numbers::Integer(scheme)) => integers::format(scheme),
+        Packing::Panels(_, Numbers::Float(Precision::Bf16)) => PanelFormat::Bf16,
         _ => match slot.weight.dtype() {
             Some(Dtype::F16) => PanelFormat::F16,
             Some(Dtype::Bf16) => PanelFormat::Bf16,
@@ -108,10 +135,7 @@ fn packed(
     let layout = Cpu::layout(slot, format(slot), order);
     let bytes = layout.bytes();
     let mut region = Region::new(bytes).map_err(|error| Error::Memory { bytes, error })?;
-    let rows = match order {
-        PanelOrder::Natural => Rows::Natural,
-        PanelOrder::Gated => Rows::Interleaved16,
-    };
+    let rows = rows(order);
     let out = &mut region.as_mut_slice()[..bytes];
     let result = match view.dtype {
         Dtype::F32 => aligned(view.bytes(), |n| pack(cpu, (Source::F32(n), rows), layout, out)),
@@ -120,6 +144,13 @@ fn packed(
     };
     result.map_err(|_| Error::NonFiniteWeight { name: slot.weight.name().to_owned() })?;
     Ok(Prepared::Panels(layout, region))
+}
+
+fn rows(order: PanelOrder) -> Rows {
+    match order {
+        PanelOrder::Natural => Rows::Natural,
+        PanelOrder::Gated => Rows::Interleaved16,
+    }
 }
 
 /// See bytes as numbers; a copy only where a file's header put them at an odd place.

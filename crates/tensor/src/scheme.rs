@@ -1,0 +1,138 @@
+//! The number format of one layer: a small closed algebra.
+//!
+//! Written as `w8a8`, `w4a8`, `w2a16`: bits of the weights, bits of the activations. Weights of 4 and 2
+//! bits have a unit for every 64 input channels unless `c` says that a whole output channel shares
+//! one: `w4ca8`.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// How a layer's weights and the activations that meet them are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Scheme {
+    /// The weights.
+    pub weights: WeightScheme,
+    /// The activations.
+    pub activations: ActivationScheme,
+}
+
+/// Whole numbers, symmetric about zero, times a real unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WeightScheme {
+    /// Bits of a weight.
+    pub bits: WeightBits,
+    /// Which weights share a unit.
+    pub granularity: Granularity,
+}
+
+/// Bits of a weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WeightBits {
+    /// The four odd levels −3, −1, 1, 3.
+    Two,
+    /// −8 to 7.
+    Four,
+    /// −127 to 127.
+    Eight,
+}
+
+/// Which weights share a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Granularity {
+    /// All of an output channel.
+    Channel,
+    /// 64 input channels of one tap of an output channel; the unit is that of the channel times a
+    /// small whole number.
+    Group,
+}
+
+/// How activations are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ActivationScheme {
+    /// As real numbers, in the precision of the plan.
+    Float,
+    /// As codes from 0 to `levels`, whose range is found for each token of a linear layer and for
+    /// each image of a convolution.
+    Dynamic {
+        /// The greatest code: 255 for 8 bits, 15 for 4.
+        levels: u8,
+    },
+}
+
+impl WeightBits {
+    /// The greatest magnitude of a code.
+    pub fn most(self) -> i32 {
+        match self {
+            Self::Two => 3,
+            Self::Four => 7,
+            Self::Eight => 127,
+        }
+    }
+
+    /// The number.
+    pub fn count(self) -> usize {
+        match self {
+            Self::Two => 2,
+            Self::Four => 4,
+            Self::Eight => 8,
+        }
+    }
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let WeightScheme { bits, granularity } = self.weights;
+        let mark = match (bits, granularity) {
+            (WeightBits::Four | WeightBits::Two, Granularity::Channel) => "c",
+            _ => "",
+        };
+        let activations = match self.activations {
+            ActivationScheme::Float => 16,
+            ActivationScheme::Dynamic { levels: 15 } => 4,
+            ActivationScheme::Dynamic { .. } => 8,
+        };
+        write!(f, "w{}{mark}a{activations}", bits.count())
+    }
+}
+
+impl FromStr for Scheme {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fault = || {
+            format!("unknown scheme {text:?}, use w8a8, w4a8, w2a8, w8a16, w4a16, w2a16 or w4ca8")
+        };
+        let (weights, activations) =
+            text.strip_prefix('w').and_then(|rest| rest.split_once('a')).ok_or_else(fault)?;
+        let activations = match activations {
+            "16" => ActivationScheme::Float,
+            "8" => ActivationScheme::Dynamic { levels: 255 },
+            "4" => ActivationScheme::Dynamic { levels: 15 },
+            _ => return Err(fault()),
+        };
+        let (bits, granularity) = match weights {
+            "8" => (WeightBits::Eight, Granularity::Channel),
+            "4" => (WeightBits::Four, Granularity::Group),
+            "4c" => (WeightBits::Four, Granularity::Channel),
+            "2" => (WeightBits::Two, Granularity::Group),
+            "2c" => (WeightBits::Two, Granularity::Channel),
+            _ => return Err(fault()),
+        };
+        Ok(Self { weights: WeightScheme { bits, granularity }, activations })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Scheme;
+
+    #[test]
+    fn names_are_read_back() {
+        for name in ["w8a8", "w8a16", "w8a4", "w4a8", "w4ca8", "w2a16", "w2ca4"] {
+            assert_eq!(name.parse::<Scheme>().unwrap().to_string(), name);
+        }
+        for name in ["", "w", "w8", "a8", "w3a8", "w8a7", "w8ca8", "8a8"] {
+            assert!(name.parse::<Scheme>().unwrap_err().contains("use w8a8"), "{name}");
+        }
+    }
+}
