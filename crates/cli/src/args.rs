@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tensor::Scheme;
 
 /// Pictures from text, in a fraction of the memory.
 #[derive(Debug, Parser)]
@@ -44,6 +45,10 @@ pub(crate) struct Engine {
     /// Number format of weights and multiplications
     #[arg(long, value_enum, default_value_t = PrecisionArg::Auto)]
     pub(crate) precision: PrecisionArg,
+
+    /// Whole numbers instead, made while the model is loaded: w8a8, w4a8, w2a8, w8a16, w4a16, w2a16
+    #[arg(long, value_name = "SCHEME")]
+    pub(crate) scheme: Option<Scheme>,
 
     /// A VAE to use instead of the model's: a folder or a file
     #[arg(long, value_name = "PATH")]

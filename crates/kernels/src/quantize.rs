@@ -1,10 +1,14 @@
-//! Activations to codes of 8 bits.
+//! Activations to codes of 8 bits, and how well whole numbers stand for weights.
 //!
 //! `code = clamp(round(x / scale) + zero, 0, levels)`, where `scale` and the whole number `zero` are
 //! such that the range of a group of rows, zero included, meets the codes from 0 to `levels`
 //! (asymmetric, min-max). The ranges are *dynamic*: found from the numbers themselves, for each
 //! row of a linear layer and for each image of a convolution, so that nothing in a batch depends on
 //! its neighbours.
+
+mod fit;
+
+pub use fit::{Codes, Encode as EncodeWeights, Fit, Fitted};
 
 use std::ops::Range;
 

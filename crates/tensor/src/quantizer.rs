@@ -9,10 +9,16 @@
 //! Groups share the unit of their channel up to a whole multiplier: each group's own best unit is
 //! rounded to a multiple of one fifteenth (in 4 bits) of the largest.
 
+use kernels::Cpu;
+use kernels::quantize::{Codes, EncodeWeights, Fit, Fitted};
+
 use crate::scheme::{Granularity, WeightBits, WeightScheme};
 
 /// Elements that share a multiplier.
 const GROUP: usize = kernels::format::int::GROUP;
+
+/// The least unit: its inverse is finite.
+const LEAST: f32 = 1e-37;
 
 /// Fractions of the min-max unit that are tried.
 const FRACTIONS: [f32; 10] = [1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.62, 0.54, 0.46];
@@ -30,28 +36,31 @@ pub struct Row {
 
 impl Row {
     /// Quantize `weights`, `[taps, channels]`; all are finite.
-    pub fn new(scheme: WeightScheme, channels: usize, weights: &[f32]) -> Self {
-        let levels = Levels(scheme.bits);
+    pub fn new(cpu: &Cpu, scheme: WeightScheme, channels: usize, weights: &[f32]) -> Self {
+        let levels = Levels { cpu, bits: scheme.bits };
+        let mut codes = vec![0; weights.len()];
         if scheme.granularity == Granularity::Channel {
             let scale = levels.best_unit(weights);
-            let codes = weights.iter().map(|&w| levels.code(w, scale)).collect();
+            levels.encode(weights, scale, &mut codes);
             return Self { scale, codes, multipliers: Vec::new() };
         }
         let groups = || weights.chunks(channels.max(1)).flat_map(|tap| tap.chunks(GROUP));
         let units: Vec<f32> = groups().map(|group| levels.best_unit(group)).collect();
         let most = levels.multipliers();
         let scale = units.iter().fold(0.0_f32, |most, &unit| most.max(unit)) / f32::from(most);
-        let scale = if scale < f32::MIN_POSITIVE { 1.0 } else { scale };
-        let mut codes = Vec::with_capacity(weights.len());
+        let scale = if scale < LEAST { 1.0 } else { scale };
         let mut multipliers = Vec::with_capacity(units.len());
+        let mut rest = &mut codes[..];
         for (group, unit) in groups().zip(units) {
             let near = (unit / scale).round().clamp(1.0, most.into());
             let candidates = [near, (near - 1.0).max(1.0), (near + 1.0).min(most.into())];
-            let error = |m: f32| levels.error(group, m * scale);
-            let best = candidates.into_iter().min_by(|a, b| error(*a).total_cmp(&error(*b)));
-            let best = best.unwrap_or(1.0);
-            codes.extend(group.iter().map(|&w| levels.code(w, best * scale)));
-            multipliers.push(best as u8);
+            let errors = candidates.map(|m| (levels.fit(group, m * scale).error, m));
+            let best = errors.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
+            let multiplier = best.map_or(1.0, |(_, multiplier)| multiplier);
+            let (to, after) = rest.split_at_mut(group.len());
+            rest = after;
+            levels.encode(group, multiplier * scale, to);
+            multipliers.push(multiplier as u8);
         }
         Self { scale, codes, multipliers }
     }
@@ -75,64 +84,59 @@ impl Row {
     }
 }
 
-/// The codes of a number of bits.
+/// The codes of a number of bits, and what finds them.
 #[derive(Clone, Copy)]
-struct Levels(WeightBits);
+struct Levels<'a> {
+    cpu: &'a Cpu,
+    bits: WeightBits,
+}
 
-impl Levels {
-    /// The code nearest to `w / unit`.
-    #[inline]
-    fn code(self, w: f32, unit: f32) -> i8 {
-        let x = w / unit;
-        match self.0 {
-            // The odd numbers: halve the distance from −3 to 3.
-            WeightBits::Two => 2 * (((x + 3.0) / 2.0).round_ties_even().clamp(0.0, 3.0) as i8) - 3,
-            WeightBits::Four => x.round_ties_even().clamp(-8.0, 7.0) as i8,
-            WeightBits::Eight => x.round_ties_even().clamp(-127.0, 127.0) as i8,
+impl Levels<'_> {
+    fn codes(self) -> Codes {
+        match self.bits {
+            WeightBits::Two => Codes::Odd,
+            WeightBits::Four => Codes::Whole(-8, 7),
+            WeightBits::Eight => Codes::Whole(-127, 127),
         }
     }
 
     /// The greatest multiplier with which all codes fit 8 bits.
     fn multipliers(self) -> u8 {
-        match self.0 {
+        match self.bits {
             WeightBits::Two => 42,
             WeightBits::Four => 15,
             WeightBits::Eight => 1,
         }
     }
 
-    /// Squared error of `weights` in units of `unit`.
-    fn error(self, weights: &[f32], unit: f32) -> f32 {
-        weights.iter().map(|&w| (w - unit * f32::from(self.code(w, unit))).powi(2)).sum()
+    fn fit(self, weights: &[f32], unit: f32) -> Fitted {
+        self.cpu.eval(Fit { weights, unit, codes: self.codes() })
     }
 
-    /// The unit of least squares for the codes that `unit` gives.
-    fn refined(self, weights: &[f32], unit: f32) -> f32 {
-        let (mut products, mut squares) = (0.0, 0.0);
-        for &w in weights {
-            let q = f32::from(self.code(w, unit));
-            products += w * q;
-            squares += q * q;
-        }
-        if squares > 0.0 && products > 0.0 { products / squares } else { unit }
+    fn encode(self, weights: &[f32], unit: f32, to: &mut [i8]) {
+        let fit = Fit { weights, unit, codes: self.codes() };
+        self.cpu.eval(EncodeWeights { fit, to });
     }
 
     /// The unit with the least squared error among those that are tried.
     fn best_unit(self, weights: &[f32]) -> f32 {
         let largest = weights.iter().fold(0.0_f32, |most, w| most.max(w.abs()));
-        let start = largest / self.0.most() as f32;
-        if start < f32::MIN_POSITIVE {
+        let start = largest / self.bits.most() as f32;
+        if start < LEAST {
             return 1.0;
         }
-        if self.0 == WeightBits::Eight {
+        if self.bits == WeightBits::Eight {
             return start;
         }
-        let mut best = (self.error(weights, start), start);
+        let mut best = (self.fit(weights, start).error, start);
         for fraction in FRACTIONS {
-            let unit = self.refined(weights, start * fraction);
-            let error = self.error(weights, unit);
-            if error < best.0 {
-                best = (error, unit);
+            let Fitted { products, squares, .. } = self.fit(weights, start * fraction);
+            if products > 0.0 {
+                let unit = products / squares;
+                let error = self.fit(weights, unit).error;
+                if error < best.0 {
+                    best = (error, unit);
+                }
             }
         }
         best.1
@@ -163,10 +167,12 @@ mod tests {
             bits in bits(),
             weights in prop::collection::vec(-2.0_f32..2.0, 1..200),
         ) {
-            let row = Row::new(scheme(bits, Granularity::Channel), weights.len(), &weights);
+            let (cpu, scheme) = (Cpu::detect(1), scheme(bits, Granularity::Channel));
+            let row = Row::new(&cpu, scheme, weights.len(), &weights);
             let largest = weights.iter().fold(0.0_f32, |most, w| most.max(w.abs()));
             let unit = largest / bits.most() as f32;
-            let plain = if unit > 0.0 { Levels(bits).error(&weights, unit) } else { 0.0 };
+            let levels = Levels { cpu: &cpu, bits };
+            let plain = if unit > 0.0 { levels.fit(&weights, unit).error } else { 0.0 };
             prop_assert!(error(&weights, &row, weights.len()) <= f64::from(plain) * 1.0001 + 1e-9);
         }
 
@@ -174,7 +180,7 @@ mod tests {
         fn eight_bits_are_within_half_a_unit(
             weights in prop::collection::vec(-1e3_f32..1e3, 1..200),
         ) {
-            let row = Row::new(scheme(WeightBits::Eight, Granularity::Channel), 8, &weights);
+            let row = Row::new(&Cpu::detect(1), scheme(WeightBits::Eight, Granularity::Channel), 8, &weights);
             for (w, back) in weights.iter().zip(row.dequantized(8)) {
                 prop_assert!((w - back).abs() <= 0.5001 * row.scale, "{w} became {back}");
             }
@@ -185,7 +191,7 @@ mod tests {
             bits in bits(),
             weights in prop::collection::vec(-2.0_f32..2.0, 256),
         ) {
-            let row = Row::new(scheme(bits, Granularity::Group), 128, &weights);
+            let row = Row::new(&Cpu::detect(1), scheme(bits, Granularity::Group), 128, &weights);
             prop_assert_eq!(row.multipliers.len(), 4);
             for (i, &code) in row.codes.iter().enumerate() {
                 let multiplier = i32::from(row.multipliers[i / 64]);
@@ -199,7 +205,7 @@ mod tests {
         let weights: Vec<f32> = (0..256)
             .map(|i| (i as f32 * 0.37).sin() * if i < 64 { 1.0 } else { 0.1 })
             .collect();
-        let of = |granularity| Row::new(scheme(WeightBits::Four, granularity), 256, &weights);
+        let of = |granularity| Row::new(&Cpu::detect(1), scheme(WeightBits::Four, granularity), 256, &weights);
         let [one, many] = [Granularity::Channel, Granularity::Group]
             .map(|granularity| error(&weights, &of(granularity), 256));
         assert!(many < one / 2.0, "{many} against {one}");
@@ -210,7 +216,7 @@ mod tests {
         for weights in [vec![0.0; 64], vec![f32::MIN_POSITIVE / 4.0; 64]] {
             for bits in [WeightBits::Two, WeightBits::Four, WeightBits::Eight] {
                 for granularity in [Granularity::Channel, Granularity::Group] {
-                    let row = Row::new(scheme(bits, granularity), 64, &weights);
+                    let row = Row::new(&Cpu::detect(1), scheme(bits, granularity), 64, &weights);
                     assert!(row.dequantized(64).iter().all(|x| x.is_finite()));
                 }
             }

@@ -16,7 +16,7 @@ use crate::{output, report};
 pub(crate) fn run(args: &Bench) -> Result<()> {
     let model = engine::model(&args.engine)?;
     let cpu = engine::cpu(args.engine.threads)?;
-    let plan = engine::plan(args.engine.precision, &cpu);
+    let plan = engine::plan(&args.engine, &cpu);
     let inputs = Checkpoint::open(&args.inputs)?;
     let recording = match args.component {
         BenchComponent::Unet => pipeline::bench::unet(&model, &inputs)?,

@@ -41,12 +41,13 @@ pub(crate) fn faster(cpu: &Cpu) -> Precision {
 }
 
 /// The plan for what was typed.
-pub(crate) fn plan(typed: PrecisionArg, cpu: &Cpu) -> Plan {
-    Plan::uniform(match typed {
+pub(crate) fn plan(typed: &Engine, cpu: &Cpu) -> Plan {
+    let default = match typed.precision {
         PrecisionArg::Auto => faster(cpu),
         PrecisionArg::F32 => Precision::F32,
         PrecisionArg::Bf16 => Precision::Bf16,
-    })
+    };
+    Plan { default, scheme: typed.scheme, ..Plan::default() }
 }
 
 /// Open the model that was named, or the bundled one.

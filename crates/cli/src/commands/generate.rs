@@ -27,7 +27,7 @@ pub(crate) fn run(args: &Generate) -> Result<()> {
 
     let model = engine::model(&args.engine)?;
     let cpu = engine::cpu(args.engine.threads)?;
-    let plan = engine::plan(args.engine.precision, &cpu);
+    let plan = engine::plan(&args.engine, &cpu);
     let pipeline = TextToImage::new(&cpu, &model, &plan);
     let settings = pipeline.settings(&request)?;
     announce(args, &settings);

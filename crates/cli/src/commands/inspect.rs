@@ -18,7 +18,7 @@ pub(crate) fn run(args: &Inspect) -> Result<()> {
     typed.model = typed.model.or_else(|| args.path.clone());
     let model = engine::model(&typed)?;
     let cpu = engine::cpu(typed.threads)?;
-    let plan = engine::plan(typed.precision, &cpu);
+    let plan = engine::plan(&typed, &cpu);
     let request =
         Request { width: args.width, height: args.height, pictures: 1, ..Request::default() };
     let pipeline = TextToImage::new(&cpu, &model, &plan);

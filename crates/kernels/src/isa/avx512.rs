@@ -30,7 +30,7 @@ token! {
 
 token! {
     /// Proof that the CPU has AVX-512 F, BW, VL, DQ, VNNI and BF16.
-    Avx512Bf16, is_x86_feature_detected:
+    Avx512Bf16, int8, is_x86_feature_detected:
         "avx512bf16", "avx512vnni", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx2", "fma", "f16c"
 }
 
@@ -155,29 +155,37 @@ impl Avx512Vnni {
     }
 }
 
-impl Int8Dot for Avx512Vnni {
-    type Factor = V;
+/// Products of bytes, the same for both tokens that have them.
+macro_rules! int8 {
+    ($token:ident) => {
+        impl Int8Dot for $token {
+            type Factor = V;
 
-    #[inline(always)]
-    fn factor(self, b: V) -> V {
-        b
-    }
+            #[inline(always)]
+            fn factor(self, b: V) -> V {
+                b
+            }
 
-    #[inline(always)]
-    fn dot_int8(self, acc: V, a: V, b: V) -> V {
-        // SAFETY: `self` proves that the CPU has AVX512-VNNI.
-        unsafe {
-            let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
-            _mm512_castsi512_ps(_mm512_dpbusd_epi32(_mm512_castps_si512(acc), a, b))
+            #[inline(always)]
+            fn dot_int8(self, acc: V, a: V, b: V) -> V {
+                // SAFETY: `self` proves that the CPU has AVX512-VNNI.
+                unsafe {
+                    let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
+                    _mm512_castsi512_ps(_mm512_dpbusd_epi32(_mm512_castps_si512(acc), a, b))
+                }
+            }
+
+            #[inline(always)]
+            fn from_i32(self, v: V) -> V {
+                // SAFETY: `self` proves that the CPU has AVX-512.
+                unsafe { _mm512_cvtepi32_ps(_mm512_castps_si512(v)) }
+            }
         }
-    }
-
-    #[inline(always)]
-    fn from_i32(self, v: V) -> V {
-        // SAFETY: `self` proves that the CPU has AVX-512.
-        unsafe { _mm512_cvtepi32_ps(_mm512_castps_si512(v)) }
-    }
+    };
 }
+
+int8!(Avx512Vnni);
+int8!(Avx512Bf16);
 
 impl Bf16Dot for Avx512Bf16 {
     #[inline(always)]
@@ -191,11 +199,6 @@ impl Bf16Dot for Avx512Bf16 {
 }
 
 impl Avx512Bf16 {
-    /// The token of the products of bytes that it includes.
-    pub fn vnni(self) -> Avx512Vnni {
-        Avx512Vnni(())
-    }
-
     /// Evaluate `op` with the features of this token enabled.
     pub fn eval_bf16<O: Bf16Op>(self, op: O) -> O::Output {
         struct Adapter<O>(O);

@@ -194,7 +194,7 @@ impl Simd {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni(isa) => isa.eval_int8(op),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Bf16(isa) => isa.vnni().eval_int8(op),
+            Self::Avx512Bf16(isa) => isa.eval_int8(op),
             #[cfg(target_arch = "aarch64")]
             Self::Neon(isa) => isa.eval_int8(op),
         }

@@ -39,19 +39,36 @@ impl Ranges<'_> {
     /// The range of an output row.
     #[inline(always)]
     pub(crate) fn of(&self, row: usize) -> Range8 {
-        self.values[row / self.rows_per_range]
+        // A division takes as long as many products.
+        self.values[if self.rows_per_range == 1 { row } else { row / self.rows_per_range }]
     }
 }
 
 impl Dequantize<'_> {
+    /// What sums of output row `row` stand for, in lanes from `lane` on.
     #[inline(always)]
-    fn apply<I: Isa>(&self, isa: I, (row, lane): (usize, usize), sum: I::V) -> I::V {
-        let scale = isa.read(&self.scales[lane..lane + LANES]);
-        let Some(ranges) = self.ranges else { return isa.mul(sum, scale) };
+    fn apply<I: Isa, const C: usize>(
+        &self,
+        isa: I,
+        (row, lane): (usize, usize),
+        mut sums: [I::V; C],
+    ) -> [I::V; C] {
+        // Loops, not closures: those may be left out of line, where every intrinsic is a call.
+        let scales = vectors::<f32, C>(&self.scales[lane..]);
+        let Some(ranges) = self.ranges else {
+            for (sum, scale) in sums.iter_mut().zip(scales) {
+                *sum = isa.mul(*sum, isa.load(scale));
+            }
+            return sums;
+        };
         let range = ranges.of(row);
-        let weights = isa.read(&self.sums[lane..lane + LANES]);
-        let centered = isa.fma(isa.splat(-range.zero), weights, sum);
-        isa.mul(centered, isa.mul(scale, isa.splat(range.scale)))
+        let (zero, unit) = (isa.splat(-range.zero), isa.splat(range.scale));
+        let weights = vectors::<f32, C>(&self.sums[lane..]);
+        for (sum, (scale, weights)) in sums.iter_mut().zip(scales.iter().zip(weights)) {
+            let centered = isa.fma(zero, isa.load(weights), *sum);
+            *sum = isa.mul(centered, isa.mul(isa.load(scale), unit));
+        }
+        sums
     }
 }
 
@@ -153,7 +170,7 @@ impl Epilogue<'_> {
             let lanes = start..columns.len().min(start + LANES);
             let mut y = arithmetic.real(isa, isa.load(sums));
             if let Some(dequantize) = &self.dequantize {
-                y = dequantize.apply(isa, (global, columns.start + start), y);
+                [y] = dequantize.apply(isa, (global, columns.start + start), [y]);
             }
             for added in [bias, shift, residual].into_iter().flatten() {
                 y = isa.add(y, isa.read(&added[lanes.clone()]));
@@ -184,8 +201,7 @@ impl Epilogue<'_> {
             let mut g = arithmetic.real(isa, isa.load(g));
             if let Some(dequantize) = &self.dequantize {
                 let lane = 2 * (columns.start + start);
-                h = dequantize.apply(isa, (global, lane), h);
-                g = dequantize.apply(isa, (global, lane + LANES), g);
+                [h, g] = dequantize.apply(isa, (global, lane), [h, g]);
             }
             if let Some((hidden_bias, gate_bias)) = biases {
                 let lanes = columns.start + lanes.start..columns.start + lanes.end;
@@ -261,9 +277,7 @@ impl<I: Isa> Sink<I> for Direct<'_, '_, '_> {
         if let Some(dequantize) = &self.epilogue.dequantize {
             let (global, lane) =
                 (self.output.cell.rows.start + row, self.output.cell.columns.start + column);
-            acc = std::array::from_fn(|c| {
-                dequantize.apply(isa, (global, lane + c * LANES), acc[c])
-            });
+            acc = dequantize.apply(isa, (global, lane), acc);
         }
         for summand in self.summands(row, column).into_iter().flatten() {
             let summand = vectors::<f32, C>(summand);

@@ -312,7 +312,10 @@ impl Tile<'_, '_> {
         }
         if sink.takes() {
             for_each_row!(r < R {
-                sink.take(isa, (r, self.vector), acc[r].map(|acc| arithmetic.real(isa, acc)));
+                for acc in &mut acc[r] {
+                    *acc = arithmetic.real(isa, *acc);
+                }
+                sink.take(isa, (r, self.vector), acc[r]);
             });
             return;
         }

@@ -344,8 +344,9 @@ fn rounded(scheme: WeightScheme, shape: &[usize], weights: &[f32]) -> Vec<f32> {
     let (inputs, taps) = (shape[1], shape[2..].iter().product::<usize>());
     let padded = inputs.next_multiple_of(4);
     let mut out = vec![0.0; weights.len()];
+    let cpu = kernels::Cpu::detect(1);
     for (from, to) in weights.chunks(inputs * taps).zip(out.chunks_mut(inputs * taps)) {
-        let row = Row::new(scheme, padded, &by_tap(from, taps, padded)).dequantized(padded);
+        let row = Row::new(&cpu, scheme, padded, &by_tap(from, taps, padded)).dequantized(padded);
         for (i, to) in to.iter_mut().enumerate() {
             *to = row[i % taps * padded + i / taps];
         }

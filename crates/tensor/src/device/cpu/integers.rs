@@ -72,7 +72,7 @@ impl Integers {
                     }
                     None => vec![0.0; layout.taps * layout.channels],
                 };
-                Row::new(scheme, layout.channels, &weights)
+                Row::new(cpu, scheme, layout.channels, &weights)
             });
             let rows: Vec<Row> = rows.collect();
             let codes: Vec<i8> = rows.iter().flat_map(|row| &row.codes).copied().collect();
