@@ -11,11 +11,14 @@ use kernels::{
     Cpu,
     activation::Activation,
     attention::{self, Attention, AttentionShape, Heads, Mask},
-    format::{ActivationFormat, Activations, PanelFormat, PanelLayout, Panels, Rows, Source, pack},
+    format::{
+        ActivationFormat, Activations, PANEL, PanelFormat, PanelLayout, Panels, Rows, Source, pack,
+    },
     isa::Level,
-    matmul::{self, Conv2d, Epilogue, Geometry, Matmul},
+    matmul::{self, Conv2d, Dequantize, Epilogue, Geometry, Matmul, Ranges},
     norm::{self, GroupNorm},
     peak::multiply_adds_per_second,
+    quantize::Range8,
     threads::{Output, Threads},
 };
 
@@ -54,10 +57,15 @@ const ATTENTION: [[usize; 4]; 5] = [
 ];
 
 /// Activations and weights.
-const PRECISIONS: [(ActivationFormat, PanelFormat); 3] = [
+const PRECISIONS: [(ActivationFormat, PanelFormat); 8] = [
     (ActivationFormat::F32, PanelFormat::F32),
     (ActivationFormat::F32, PanelFormat::F16),
     (ActivationFormat::Bf16, PanelFormat::Bf16),
+    (ActivationFormat::U8, PanelFormat::Int8),
+    (ActivationFormat::U8, PanelFormat::Int4),
+    (ActivationFormat::U8, PanelFormat::Int2),
+    (ActivationFormat::Bf16, PanelFormat::Int8),
+    (ActivationFormat::Bf16, PanelFormat::Int4),
 ];
 
 fn main() {
@@ -163,15 +171,22 @@ impl Bench {
         if self.skips(&name) {
             return;
         }
-        let source = brains(&numbers(layout.n * layout.taps * layout.channels));
-        let source: Vec<u16> = source.iter().map(|bits| bits & 0xbfff).collect();
-        let source = match layout.format {
-            PanelFormat::F16 => Source::F16(&source),
-            _ => Source::Bf16(&source),
-        };
         let mut words = vec![Line([0; 64]); layout.bytes().div_ceil(64)];
         let bytes = &mut bytemuck::cast_slice_mut(&mut words)[..layout.bytes()];
-        pack(&self.cpu, (source, Rows::Natural), layout, bytes).expect("finite weights");
+        self.fill(&layout, bytes);
+        let codes = vec![77; elements];
+        let lanes = vec![0.01; layout.n.next_multiple_of(16)];
+        let ranges = vec![Range8 { scale: 0.01, zero: 128.0 }; geometry.rows()];
+        let multipliers = vec![3; layout.panels() * layout.groups() * PANEL];
+        let grouped = matches!(layout.format, PanelFormat::Int4 | PanelFormat::Int2);
+        let multipliers = grouped.then_some(&multipliers[..]);
+        let ranges = Ranges { values: &ranges, rows_per_range: 1 };
+        let dequantize = Dequantize {
+            scales: &lanes,
+            sums: &lanes,
+            ranges: (activations == ActivationFormat::U8).then_some(ranges),
+        };
+        let dequantize = layout.format.is_int().then_some(dequantize);
         let values = numbers(elements);
         let bits = brains(&values);
         let (rows, n) = (geometry.rows(), layout.n);
@@ -184,12 +199,29 @@ impl Bench {
             let (input, output) = match activations {
                 ActivationFormat::F32 => (Activations::F32(&values), Output::f32(&mut f32, n)),
                 ActivationFormat::Bf16 => (Activations::Bf16(&bits), Output::bf16(&mut bf16, n)),
+                ActivationFormat::U8 => (Activations::U8(&codes), Output::bf16(&mut bf16, n)),
             };
-            let weights = Panels { layout, bytes, multipliers: None };
-            let epilogue = Epilogue { bias: Some(&bias), ..Epilogue::default() };
+            let weights = Panels { layout, bytes, multipliers };
+            let epilogue = Epilogue { dequantize, bias: Some(&bias), ..Epilogue::default() };
             let scratch = &mut scratch;
             Matmul { input, geometry, weights, epilogue, output, scratch }.run(&self.cpu);
         });
+    }
+
+    /// Some weights.
+    fn fill(&self, layout: &PanelLayout, bytes: &mut [u8]) {
+        if layout.format.is_int() {
+            // Any byte is a code, or some codes.
+            bytes.iter_mut().enumerate().for_each(|(i, byte)| *byte = (i * 37 % 100) as u8);
+            return;
+        }
+        let source = brains(&numbers(layout.n * layout.taps * layout.channels));
+        let source: Vec<u16> = source.iter().map(|bits| bits & 0xbfff).collect();
+        let source = match layout.format {
+            PanelFormat::F16 => Source::F16(&source),
+            _ => Source::Bf16(&source),
+        };
+        pack(&self.cpu, (source, Rows::Natural), *layout, bytes).expect("finite weights");
     }
 
     fn attention(&self, format: ActivationFormat, shape: [usize; 4]) {
@@ -208,9 +240,7 @@ impl Bench {
         self.time(&name, (format, work), || {
             let (values, output) = match format {
                 ActivationFormat::F32 => (Activations::F32(&values), Output::f32(&mut f32, stride)),
-                ActivationFormat::Bf16 => {
-                    (Activations::Bf16(&bits), Output::bf16(&mut bf16, stride))
-                }
+                _ => (Activations::Bf16(&bits), Output::bf16(&mut bf16, stride)),
             };
             let part = Heads { values, offset: 0, stride };
             let scale = (head_dim as f32).powf(-0.5);

@@ -5,20 +5,23 @@ use std::time::{Duration, Instant};
 use crate::{
     Cpu,
     format::ActivationFormat,
-    isa::{Bf16Dot, Bf16Op, Isa, SimdOp},
+    isa::{Bf16Dot, Bf16Op, Int8Dot, Int8Op, Isa, SimdOp},
 };
 
-/// Multiply-adds per second of all threads together, in `f32` or on bf16 pairs; `None` where the
-/// instruction set has no products of bf16 pairs.
+/// Multiply-adds per second of all threads together, in `f32`, on bf16 pairs or on bytes; `None`
+/// where the instruction set has no products of bf16 pairs.
 ///
 /// The best of several runs, since whatever else runs on the machine can only slow a loop down.
 pub fn multiply_adds_per_second(cpu: &Cpu, format: ActivationFormat) -> Option<f64> {
-    let bf16 = format == ActivationFormat::Bf16;
-    if bf16 && !cpu.has_bf16_dot() {
+    if format == ActivationFormat::Bf16 && !cpu.has_bf16_dot() {
         return None;
     }
-    let best = (0..RUNS).map(|_| time(cpu, bf16)).min()?;
-    let lanes = if bf16 { 32.0 } else { 16.0 };
+    let best = (0..RUNS).map(|_| time(cpu, format)).min()?;
+    let lanes = match format {
+        ActivationFormat::F32 => 16.0,
+        ActivationFormat::Bf16 => 32.0,
+        ActivationFormat::U8 => 64.0,
+    };
     let work = cpu.threads.count() as f64 * (ROUNDS * CHAINS) as f64 * lanes;
     Some(work / best.as_secs_f64())
 }
@@ -30,10 +33,14 @@ const CHAINS: usize = 16;
 
 const ROUNDS: usize = 1 << 20;
 
-fn time(cpu: &Cpu, bf16: bool) -> Duration {
+fn time(cpu: &Cpu, format: ActivationFormat) -> Duration {
     let start = Instant::now();
     cpu.threads.run(cpu.threads.count(), |_| {
-        let sum = if bf16 { cpu.eval_bf16(Loop).unwrap_or(0.0) } else { cpu.eval(Loop) };
+        let sum = match format {
+            ActivationFormat::F32 => cpu.eval(Loop),
+            ActivationFormat::Bf16 => cpu.eval_bf16(Loop).unwrap_or(0.0),
+            ActivationFormat::U8 => cpu.eval_int8(Loop),
+        };
         std::hint::black_box(sum);
     });
     start.elapsed()
@@ -56,6 +63,15 @@ impl Bf16Op for Loop {
     #[inline(always)]
     fn eval<I: Bf16Dot>(self, isa: I) -> f32 {
         turn(isa, |acc, [a, b]| isa.dot_bf16(acc, a, b))
+    }
+}
+
+impl Int8Op for Loop {
+    type Output = f32;
+
+    #[inline(always)]
+    fn eval<I: Int8Dot>(self, isa: I) -> f32 {
+        turn(isa, |acc, [a, b]| isa.dot_int8(acc, a, isa.factor(b)))
     }
 }
 

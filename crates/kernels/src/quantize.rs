@@ -80,7 +80,8 @@ pub fn scratch_bytes([rows, channels, rows_per_range]: [usize; 3]) -> usize {
     if rows_per_range == 1 {
         return 0;
     }
-    let chunks = rows_per_range.div_ceil(chunk_rows(channels)) * rows.div_ceil(rows_per_range.max(1));
+    let chunks =
+        rows_per_range.div_ceil(chunk_rows(channels)) * rows.div_ceil(rows_per_range.max(1));
     scratch::bytes(&[chunks * size_of::<Extent>()])
 }
 
@@ -236,7 +237,8 @@ impl SimdOp for Encode<'_, '_> {
         let (inverse, zero) = (isa.splat(1.0 / range.scale), isa.splat(range.zero));
         let (lowest, highest) = (isa.splat(0.0), isa.splat(f32::from(source.levels)));
         let round = isa.splat(math::ROUND);
-        for (codes, at) in codes[..source.channels].chunks_mut(LANES).zip((start..).step_by(LANES)) {
+        for (codes, at) in codes[..source.channels].chunks_mut(LANES).zip((start..).step_by(LANES))
+        {
             let x = source.read(isa, at..at + codes.len());
             let steps = isa.sub(isa.add(isa.mul(x, inverse), round), round);
             let code = isa.max(lowest, isa.min(highest, isa.add(steps, zero)));

@@ -69,6 +69,7 @@ impl Case {
             let width = layout.width(panel);
             let codes: Vec<i8> =
                 (0..width * depth).map(|i| self.code(panel * PANEL * depth + i)).collect();
+            let codes: Vec<&[i8]> = codes.chunks(depth).collect();
             int::pack(&layout, panel, &codes, &mut bytes[layout.range(panel)]);
         }
         let panels =

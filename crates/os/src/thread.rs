@@ -58,7 +58,11 @@ impl Watch {
         // A system that refuses leaves the thread where it is, which is slow and not wrong.
         // SAFETY: The set is a plain value of the size that is named.
         let _ = unsafe {
-            libc::pthread_setaffinity_np(self.thread, size_of::<libc::cpu_set_t>(), &raw const cores.0)
+            libc::pthread_setaffinity_np(
+                self.thread,
+                size_of::<libc::cpu_set_t>(),
+                &raw const cores.0,
+            )
         };
     }
 

@@ -58,8 +58,7 @@ impl<D: Device> TextToImage<'_, D> {
         let scratch = |op: &_, program: &_| self.device.scratch(op, program);
         let program = Program::compile(recording, self.plan, &scratch);
         let layers = recording.nodes().iter().filter_map(tensor::graph::Node::weight);
-        let layers =
-            layers.map(|w| (w.layer().to_owned(), self.plan.layer(w.layer()))).collect();
+        let layers = layers.map(|w| (w.layer().to_owned(), self.plan.layer(w.layer()))).collect();
         Resident {
             name,
             weights: program.slots.iter().map(|slot| self.device.resident_bytes(slot)).sum(),

@@ -11,8 +11,8 @@ use std::ops::Range;
 use bytemuck::Pod;
 
 use crate::Error;
-use os::Region;
 use crate::program::{Buffer, BufferId, Program};
+use os::Region;
 
 /// Memory for the buffers of one program.
 #[derive(Debug)]

@@ -104,8 +104,10 @@ fn vector(weight: &Weight) -> Result<Vec<f32>, Error> {
 /// A row of a weight, `[channels, taps]` as checkpoints store it, as `[taps, padded]`.
 fn by_tap(row: &[f32], taps: usize, padded: usize) -> Vec<f32> {
     let mut out = vec![0.0; taps * padded];
-    for (i, &w) in row.iter().enumerate() {
-        out[i % taps * padded + i / taps] = w;
+    for (tap, out) in out.chunks_exact_mut(padded).enumerate() {
+        for (to, channel) in out.iter_mut().zip(row.chunks_exact(taps)) {
+            *to = channel[tap];
+        }
     }
     out
 }

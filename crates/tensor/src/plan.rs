@@ -49,8 +49,7 @@ impl Plan {
 
     /// The format of this layer.
     pub fn layer(&self, layer: &str) -> LayerFormat {
-        let uniform =
-            self.scheme.map_or(LayerFormat::Float(self.default), LayerFormat::Integer);
+        let uniform = self.scheme.map_or(LayerFormat::Float(self.default), LayerFormat::Integer);
         self.layers.get(layer).copied().unwrap_or(uniform)
     }
 }

@@ -10,8 +10,8 @@ mod op;
 pub use compile::Scratch;
 pub(crate) use layout::{Lifetime, place};
 pub use op::{
-    Attention, Conv, Convert, Geometry, GroupNorm, LayerNorm, Matmul, Op, Operand, Quantize, Results,
-    Simple, SimpleKind, Unary,
+    Attention, Conv, Convert, Geometry, GroupNorm, LayerNorm, Matmul, Op, Operand, Quantize,
+    Results, Simple, SimpleKind, Unary,
 };
 
 use std::panic::Location;

@@ -202,10 +202,11 @@ mod tests {
 
     #[test]
     fn groups_help_where_they_differ() {
-        let weights: Vec<f32> = (0..256)
-            .map(|i| (i as f32 * 0.37).sin() * if i < 64 { 1.0 } else { 0.1 })
-            .collect();
-        let of = |granularity| Row::new(&Cpu::detect(1), scheme(WeightBits::Four, granularity), 256, &weights);
+        let weights: Vec<f32> =
+            (0..256).map(|i| (i as f32 * 0.37).sin() * if i < 64 { 1.0 } else { 0.1 }).collect();
+        let of = |granularity| {
+            Row::new(&Cpu::detect(1), scheme(WeightBits::Four, granularity), 256, &weights)
+        };
         let [one, many] = [Granularity::Channel, Granularity::Group]
             .map(|granularity| error(&weights, &of(granularity), 256));
         assert!(many < one / 2.0, "{many} against {one}");

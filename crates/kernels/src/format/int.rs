@@ -13,27 +13,37 @@ pub const GROUP: usize = 64;
 /// Input elements that lie together in a lane.
 pub(crate) const QUAD: usize = 4;
 
-/// Store `codes`, `[width, taps · channels]`, as panel number `panel`.
+/// Store the codes of `rows`, `taps · channels` for each lane, as panel number `panel`.
 ///
 /// # Panics
 ///
 /// Panics if an operand is smaller than the layout says.
-pub fn pack(layout: &PanelLayout, panel: usize, codes: &[i8], out: &mut [u8]) {
+pub fn pack(layout: &PanelLayout, panel: usize, rows: &[&[i8]], out: &mut [u8]) {
     let (width, depth) = (layout.width(panel), layout.taps * layout.channels);
     let (quads, bits) = quads_per_byte(layout.format);
-    let offset = offset(layout.format);
+    assert_eq!(rows.len(), width, "a row for each lane");
     out.fill(0);
-    for (lane, codes) in codes.chunks_exact(depth).take(width).enumerate() {
-        for (k, &code) in codes.iter().enumerate() {
-            let (quad, place) = (k / QUAD, k % QUAD);
-            let at = (quad / quads * width + lane) * QUAD + place;
-            let stored = match layout.format {
-                PanelFormat::Int8 => code.cast_unsigned(),
-                PanelFormat::Int2 => ((code + offset) / 2).cast_unsigned(),
-                _ => (code + offset).cast_unsigned(),
-            };
-            out[at] |= stored << (quad % quads * bits);
+    // Line by line of the panel, which is written once, while the rows are read side by side.
+    for (line, out) in out.chunks_exact_mut(width * QUAD).enumerate() {
+        for quad in line * quads..((line + 1) * quads).min(depth / QUAD) {
+            let shift = quad % quads * bits;
+            for (to, row) in out.as_chunks_mut::<QUAD>().0.iter_mut().zip(rows) {
+                let codes = &row[quad * QUAD..][..QUAD];
+                for (to, &code) in to.iter_mut().zip(codes) {
+                    *to |= stored(layout.format, code) << shift;
+                }
+            }
         }
+    }
+}
+
+/// What stands for a code.
+#[inline(always)]
+fn stored(format: PanelFormat, code: i8) -> u8 {
+    match format {
+        PanelFormat::Int4 => (code + 8).cast_unsigned(),
+        PanelFormat::Int2 => ((code + 3) / 2).cast_unsigned(),
+        _ => code.cast_unsigned(),
     }
 }
 
@@ -94,15 +104,6 @@ fn quads_per_byte(format: PanelFormat) -> (usize, usize) {
     }
 }
 
-/// What is added to a code before it is stored.
-fn offset(format: PanelFormat) -> i8 {
-    match format {
-        PanelFormat::Int4 => 8,
-        PanelFormat::Int2 => 3,
-        _ => 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,7 +122,8 @@ mod tests {
                 };
                 let codes: Vec<i8> = (0..width * depth).map(code).collect();
                 let mut out = vec![0xff; layout.range(panel).len()];
-                pack(&layout, panel, &codes, &mut out);
+                let rows: Vec<&[i8]> = codes.chunks(depth).collect();
+                pack(&layout, panel, &rows, &mut out);
                 let multipliers: Vec<u8> =
                     (0..layout.groups() * PANEL).map(|i| 1 + (i % 15) as u8).collect();
                 for multipliers in [None, Some(&*multipliers)] {

@@ -1,16 +1,16 @@
 //! AVX2, FMA and F16C: two 256-bit registers per vector; x86-64 since 2013.
 
 use std::arch::x86_64::{
-    _mm256_castsi256_si128, _mm256_cvtepi32_ps, _mm256_dpbusd_avx_epi32, _mm256_extracti128_si256,
-    _mm256_madd_epi16, _mm256_packs_epi32, _mm256_set1_epi16, _mm256_slli_epi16, _mm256_srai_epi16,
-    _mm256_srli_epi16, _mm_packus_epi16, _mm_storeu_si128,
     __m128i, __m256, __m256i, _CMP_LT_OQ, _CMP_UNORD_Q, _MM_FROUND_NO_EXC,
-    _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps,
-    _mm256_and_si256, _mm256_blendv_ps, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cmp_ps,
-    _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_fmadd_ps,
-    _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_or_si256,
-    _mm256_packus_epi32, _mm256_permute4x64_epi64, _mm256_round_ps, _mm256_set1_epi32,
-    _mm256_set1_ps, _mm256_slli_epi32, _mm256_srli_epi32, _mm256_storeu_ps, _mm256_storeu_si256,
+    _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_packus_epi16, _mm_storeu_si128,
+    _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_and_si256, _mm256_blendv_ps,
+    _mm256_castps_si256, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cmp_ps,
+    _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_div_ps,
+    _mm256_dpbusd_avx_epi32, _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps,
+    _mm256_madd_epi16, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_or_si256,
+    _mm256_packs_epi32, _mm256_packus_epi32, _mm256_permute4x64_epi64, _mm256_round_ps,
+    _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi16, _mm256_slli_epi32,
+    _mm256_srai_epi16, _mm256_srli_epi16, _mm256_srli_epi32, _mm256_storeu_ps, _mm256_storeu_si256,
     _mm256_sub_ps,
 };
 
@@ -85,7 +85,11 @@ macro_rules! isa {
                 std::array::from_fn(|i| {
                     // SAFETY: `self` proves that the CPU has AVX.
                     unsafe {
-                        _mm256_blendv_ps(otherwise[i], then[i], _mm256_cmp_ps::<_CMP_LT_OQ>(a[i], b[i]))
+                        _mm256_blendv_ps(
+                            otherwise[i],
+                            then[i],
+                            _mm256_cmp_ps::<_CMP_LT_OQ>(a[i], b[i]),
+                        )
                     }
                 })
             }
@@ -93,7 +97,9 @@ macro_rules! isa {
             #[inline(always)]
             fn abs(self, a: V) -> V {
                 // SAFETY: `self` proves that the CPU has AVX.
-                a.map(|a| unsafe { _mm256_and_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fff_ffff))) })
+                a.map(|a| unsafe {
+                    _mm256_and_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fff_ffff)))
+                })
             }
 
             #[inline(always)]
@@ -102,9 +108,9 @@ macro_rules! isa {
                     // SAFETY: `self` proves that the CPU has AVX2.
                     unsafe {
                         // Two factors, because 2ⁿ itself may be out of range; only the second rounds.
-                        let half = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(
-                            _mm256_mul_ps(n[i], _mm256_set1_ps(0.5)),
-                        );
+                        let half = _mm256_round_ps::<
+                            { _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC },
+                        >(_mm256_mul_ps(n[i], _mm256_set1_ps(0.5)));
                         let rest = _mm256_sub_ps(n[i], half);
                         _mm256_mul_ps(_mm256_mul_ps(v[i], power_of_two(half)), power_of_two(rest))
                     }
@@ -128,7 +134,8 @@ macro_rules! isa {
                 unsafe {
                     let [low, high] = v.map(|v| round_to_bf16(v));
                     // The pack works within 128-bit halves; the permutation puts them in order.
-                    let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high));
+                    let packed =
+                        _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high));
                     _mm256_storeu_si256(to.as_mut_ptr().cast::<__m256i>(), packed);
                 }
             }
@@ -148,7 +155,8 @@ macro_rules! isa {
                 // SAFETY: 16 bytes are writable; `self` proves that the CPU has AVX2.
                 unsafe {
                     let [low, high] = v.map(|v| _mm256_cvtps_epi32(v));
-                    let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(low, high));
+                    let words =
+                        _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(low, high));
                     let bytes = _mm_packus_epi16(
                         _mm256_castsi256_si128(words),
                         _mm256_extracti128_si256::<1>(words),

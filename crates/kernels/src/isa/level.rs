@@ -71,7 +71,9 @@ impl fmt::Display for Level {
 
 /// A text that names no level.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown instruction set {0:?}; use scalar, avx2, avxvnni, avx512, avx512vnni, avx512bf16 or neon")]
+#[error(
+    "unknown instruction set {0:?}; use scalar, avx2, avxvnni, avx512, avx512vnni, avx512bf16 or neon"
+)]
 pub struct UnknownLevel(pub String);
 
 impl FromStr for Level {

@@ -1,14 +1,13 @@
 //! NEON: four 128-bit registers per vector; every 64-bit ARM CPU has it.
 
 use std::arch::aarch64::{
-    vcvtq_f32_s32, vget_high_s8, vget_high_u8, vget_low_s8, vget_low_u8, vmovl_s8, vmovl_u8, vmulq_s16,
-    vpaddlq_s16, vpaddq_s32, vreinterpretq_s16_u16, vreinterpretq_s32_f32, vreinterpretq_s8_f32,
-    vreinterpretq_u8_f32,
     float32x4_t, vabsq_f32, vaddq_f32, vaddq_s32, vaddq_u32, vandq_u32, vbslq_f32, vbslq_u32,
-    vceqq_f32, vcltq_f32, vcvtnq_s32_f32, vdivq_f32, vdupq_n_f32, vdupq_n_s32, vdupq_n_u32,
-    vfmaq_f32, vld1_u16, vld1q_f32, vmovn_u32, vmulq_f32, vorrq_u32, vreinterpretq_f32_s32,
-    vreinterpretq_f32_u32, vreinterpretq_u32_f32, vrndnq_f32, vshll_n_u16, vshlq_n_s32,
-    vshrq_n_u32, vst1_u16, vst1q_f32, vsubq_f32,
+    vceqq_f32, vcltq_f32, vcvtnq_s32_f32, vcvtq_f32_s32, vdivq_f32, vdupq_n_f32, vdupq_n_s32,
+    vdupq_n_u32, vfmaq_f32, vget_high_s8, vget_high_u8, vget_low_s8, vget_low_u8, vld1_u16,
+    vld1q_f32, vmovl_s8, vmovl_u8, vmovn_u32, vmulq_f32, vmulq_s16, vorrq_u32, vpaddlq_s16,
+    vpaddq_s32, vreinterpretq_f32_s32, vreinterpretq_f32_u32, vreinterpretq_s8_f32,
+    vreinterpretq_s16_u16, vreinterpretq_s32_f32, vreinterpretq_u8_f32, vreinterpretq_u32_f32,
+    vrndnq_f32, vshll_n_u16, vshlq_n_s32, vshrq_n_u32, vst1_u16, vst1q_f32, vsubq_f32,
 };
 
 use half::f16;

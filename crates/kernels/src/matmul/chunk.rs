@@ -3,14 +3,18 @@
 use std::ops::Range;
 
 use super::{
-    Ahead, Arithmetic, Epilogue, Fma, Geometry, MAX_ROWS, MAX_SEGMENTS, PairDot, QuadDot, Rows, Strip, Sums,
+    Ahead, Arithmetic, Epilogue, Fma, Geometry, MAX_ROWS, MAX_SEGMENTS, PairDot, QuadDot, Rows,
+    Strip, Sums,
     epilogue::Direct,
     multiply,
     plan::{Plan, Way},
     rows::{Block, RowTable},
 };
 use crate::{
-    format::{Activations, PANEL, PanelFormat, PanelLayout, Panels, int::{self, QUAD}},
+    format::{
+        Activations, PANEL, PanelFormat, PanelLayout, Panels,
+        int::{self, QUAD},
+    },
     isa::{Bf16Dot, Bf16Op, Int8Dot, Int8Op, Isa, LANES, SimdOp},
     matmul::Gate,
     scratch::Scratch,

@@ -144,7 +144,9 @@ impl Epilogue<'_> {
         for (row, sums) in rows.zip(sums.chunks_exact(width)) {
             match self.gate {
                 Gate::None => self.finish_row((isa, arithmetic), output, (row, sums)),
-                Gate::Geglu { hidden } => self.gate_row((isa, arithmetic), output, (row, sums), hidden),
+                Gate::Geglu { hidden } => {
+                    self.gate_row((isa, arithmetic), output, (row, sums), hidden)
+                }
             }
         }
     }

@@ -67,9 +67,7 @@ impl Plan {
             (ActivationFormat::U8, _) => Way::Int8,
             (ActivationFormat::F32, _) => Way::F32,
             (ActivationFormat::Bf16, PanelFormat::F32 | PanelFormat::F16) => Way::Widened,
-            (ActivationFormat::Bf16, _)
-                if cpu.has_bf16_dot() && channels.is_multiple_of(2) =>
-            {
+            (ActivationFormat::Bf16, _) if cpu.has_bf16_dot() && channels.is_multiple_of(2) => {
                 Way::Bf16Dot
             }
             (ActivationFormat::Bf16, _) => Way::Widened,

@@ -96,8 +96,7 @@ fn fill(conv: &Conv2d, (first, count): (usize, usize), table: &mut [u32]) {
         let (batch, y) = (line / conv.out_height, line % conv.out_height);
         let length = (conv.out_width - x).min(count - row);
         for i in 0..conv.kernel[0] {
-            let source_y =
-                source(y * conv.stride[0] + i, conv.pad_top, (seen_height, conv.height));
+            let source_y = source(y * conv.stride[0] + i, conv.pad_top, (seen_height, conv.height));
             for j in 0..conv.kernel[1] {
                 let start = (i * conv.kernel[1] + j) * count + row;
                 let to = &mut table[start..start + length];

@@ -48,9 +48,8 @@ impl Codes {
     #[inline(always)]
     fn nearest<I: Isa>(self, isa: I, x: I::V) -> I::V {
         let round = |x| isa.sub(isa.add(x, isa.splat(ROUND)), isa.splat(ROUND));
-        let within = |x, least: f32, most: f32| {
-            isa.max(isa.splat(least), isa.min(isa.splat(most), x))
-        };
+        let within =
+            |x, least: f32, most: f32| isa.max(isa.splat(least), isa.min(isa.splat(most), x));
         match self {
             Self::Whole(least, most) => within(round(x), least.into(), most.into()),
             // Odd numbers are a whole number of pairs away from −3.
@@ -83,8 +82,11 @@ impl SimdOp for Fit<'_> {
             products = isa.fma(w, q, products);
             squares = isa.fma(q, q, squares);
         }
-        let [error, products, squares] = [error, products, squares].map(|v| isa.reduce_add(v));
-        Fitted { error, products, squares }
+        Fitted {
+            error: isa.reduce_add(error),
+            products: isa.reduce_add(products),
+            squares: isa.reduce_add(squares),
+        }
     }
 }
 

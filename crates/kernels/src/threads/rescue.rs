@@ -74,7 +74,8 @@ impl Worker {
     /// Fetch it if it has not run since the last look.
     fn look(&mut self) {
         let ran = self.watch.ran();
-        if ran.is_some() && ran == self.ran
+        if ran.is_some()
+            && ran == self.ran
             && let Some(here) = CoreSet::here()
         {
             self.watch.move_to(&here);

@@ -11,18 +11,18 @@ use kernels::format::{ActivationFormat, Activations, PanelLayout, Source};
 use kernels::isa::Level;
 use kernels::matmul::{self, Conv2d, Epilogue, Gate, Matmul as MatmulKernel, Residual, Shift};
 use kernels::norm::{self, GroupNorm as GroupNormKernel, LayerNorm as LayerNormKernel};
-use kernels::threads::{Output, Threads};
 use kernels::quantize::{self, Quantize as QuantizeKernel};
+use kernels::threads::{Output, Threads};
 use kernels::{activation, convert};
 
 use super::{Control, Device};
+use crate::Error;
 use crate::arena::{Arena, Lease};
 use crate::graph::{Activation, Mask};
 use crate::program::{
     Attention, BufferId, Format, Geometry, GroupNorm, LayerNorm, Matmul, Numbers, Op, Operand,
     Packing, PanelOrder, Program, Quantize, Results, Slot, Unary,
 };
-use crate::Error;
 
 /// The CPU with a pool of threads and an instruction set.
 #[derive(Debug)]

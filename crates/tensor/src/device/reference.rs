@@ -12,8 +12,8 @@ use super::{Control, Device, by_tap, vector};
 use crate::Error;
 use crate::graph::{Activation, Mask};
 use crate::program::{
-    Attention, BufferId, Conv, Format, Geometry, GroupNorm, LayerNorm, Matmul, Numbers, Op, Packing,
-    Program, Quantize, Results, Simple, SimpleKind, Slot, SlotId,
+    Attention, BufferId, Conv, Format, Geometry, GroupNorm, LayerNorm, Matmul, Numbers, Op,
+    Packing, Program, Quantize, Results, Simple, SimpleKind, Slot, SlotId,
 };
 use crate::quantizer::Row;
 use crate::scheme::WeightScheme;

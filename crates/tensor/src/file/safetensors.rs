@@ -7,8 +7,8 @@
 //! the map, and reading a tensor cannot fail.
 
 use super::{Error, view::Bytes};
-use os::Mapping;
 use ::safetensors::tensor::{Dtype, Metadata, SafeTensorError, TensorInfo};
+use os::Mapping;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;

@@ -1,8 +1,8 @@
 //! A tensor as it lies in a file, or as it was made from one: number format, shape, bytes.
 
 use super::Error;
-use os::Mapping;
 use half::{bf16, f16, slice::HalfFloatSliceExt};
+use os::Mapping;
 use std::ops::Range;
 use std::sync::Arc;
 

@@ -3,12 +3,12 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::op::{
-    Attention, Conv, Convert, Geometry, GroupNorm, LayerNorm, Matmul, Op, Operand, Quantize, Results,
-    Simple, SimpleKind, Unary,
+    Attention, Conv, Convert, Geometry, GroupNorm, LayerNorm, Matmul, Op, Operand, Quantize,
+    Results, Simple, SimpleKind, Unary,
 };
 use super::{
-    Buffer, BufferId, Format, Lifetime, Numbers, Packing, PanelOrder, Port, Program, Slot, SlotId, Step,
-    place,
+    Buffer, BufferId, Format, Lifetime, Numbers, Packing, PanelOrder, Port, Program, Slot, SlotId,
+    Step, place,
 };
 use crate::graph::fuse::{Fused, Part, Uses, fuse};
 use crate::graph::{Kind, Node, NodeId, Recording};

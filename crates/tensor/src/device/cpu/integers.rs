@@ -75,7 +75,7 @@ impl Integers {
                 Row::new(cpu, scheme, layout.channels, &weights)
             });
             let rows: Vec<Row> = rows.collect();
-            let codes: Vec<i8> = rows.iter().flat_map(|row| &row.codes).copied().collect();
+            let codes: Vec<&[i8]> = rows.iter().map(|row| &row.codes[..]).collect();
             int::pack(&layout, panel, &codes, out);
             units[0] = Units::new(&layout, &rows);
         });

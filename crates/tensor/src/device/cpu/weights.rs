@@ -49,7 +49,12 @@ impl Weights {
                     Numbers::Integer(scheme) => {
                         let layout = Cpu::layout(slot, format(slot), order);
                         let weight = (slot.weight.name(), &view, slot.weight.shape()[1]);
-                        Prepared::Integers(Integers::new(cpu, weight, (scheme, rows(order)), layout)?)
+                        Prepared::Integers(Integers::new(
+                            cpu,
+                            weight,
+                            (scheme, rows(order)),
+                            layout,
+                        )?)
                     }
                 };
                 view.drop_pages();
