@@ -241,3 +241,44 @@ fn no_prompt_and_no_model_are_said() {
         "has no prompts",
     );
 }
+
+#[test]
+#[cfg(unix)]
+fn an_interrupted_run_leaves_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mixdq"))
+        .args(["generate", "-p", "a fox", "-t", "1", "--steps", "999", "-v", "-m"])
+        .arg(fixture())
+        .arg("-o")
+        .arg(place.path().join("out.png"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It says its defaults before it starts to draw.
+    let mut said = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+    let interrupt = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(interrupt.unwrap().success());
+    let status = child.wait().unwrap();
+    std::io::Read::read_to_string(&mut said, &mut line).unwrap();
+    assert!(!status.success(), "{line}");
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0, "{line}");
+    assert!(line.lines().last().unwrap().contains("cancelled"), "{line}");
+}
+
+#[test]
+fn a_scheme_is_checked_and_draws() {
+    let place = tempfile::tempdir().unwrap();
+    let output = place.path().join("out.png");
+    let (model, path) = (fixture(), output.to_str().unwrap().to_owned());
+    let draw = |scheme| {
+        let model = model.to_str().unwrap();
+        mixdq(&["generate", "-m", model, "-p", "a fox", "-o", &path, "--scheme", scheme])
+    };
+    assert_eq!(draw("w9a9").status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&draw("w9a9").stderr).contains("use w8a8"));
+    assert!(!output.exists());
+    assert!(draw("w4a8").status.success());
+    assert!(output.exists());
+}

@@ -218,7 +218,7 @@ pub trait Int8Dot: Isa {
     fn dot_int8(self, acc: Self::V, a: Self::V, b: Self::Factor) -> Self::V;
 
     /// Lanes of `i32` as `f32`.
-    fn from_i32(self, v: Self::V) -> Self::V;
+    fn widen_i32(self, v: Self::V) -> Self::V;
 }
 
 /// A computation that can be compiled for any [`Isa`].

@@ -64,7 +64,7 @@ pub struct Quantize<'a> {
     pub rows_per_range: usize,
     /// The greatest code: 255, or 15 for 4 bits.
     pub levels: u8,
-    /// `[rows, channels]`, channels made a multiple of four; what is added is left as it is.
+    /// `[rows, channels]`, channels made a multiple of four; what is added gets the code of zero.
     pub codes: &'a mut [u8],
     /// One for each group of rows.
     pub ranges: &'a mut [Range8],
@@ -129,7 +129,7 @@ impl Quantize<'_> {
             extent[0] = cpu.eval(Extremes { source, rows: first..end.min(first + step) });
         });
         for (range, extents) in ranges.iter_mut().zip(extremes.chunks(parts)) {
-            let all = extents.iter().fold(Extent::EMPTY, |all, part| all.with(part));
+            let all = extents.iter().fold(Extent::EMPTY, Extent::with);
             *range = all.range(levels);
         }
         let ranges = &*ranges;
@@ -237,8 +237,9 @@ impl SimdOp for Encode<'_, '_> {
         let (inverse, zero) = (isa.splat(1.0 / range.scale), isa.splat(range.zero));
         let (lowest, highest) = (isa.splat(0.0), isa.splat(f32::from(source.levels)));
         let round = isa.splat(math::ROUND);
-        for (codes, at) in codes[..source.channels].chunks_mut(LANES).zip((start..).step_by(LANES))
-        {
+        let (codes, padding) = codes.split_at_mut(source.channels);
+        padding.fill(range.zero as u8);
+        for (codes, at) in codes.chunks_mut(LANES).zip((start..).step_by(LANES)) {
             let x = source.read(isa, at..at + codes.len());
             let steps = isa.sub(isa.add(isa.mul(x, inverse), round), round);
             let code = isa.max(lowest, isa.min(highest, isa.add(steps, zero)));

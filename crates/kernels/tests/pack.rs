@@ -26,6 +26,7 @@ fn rounded(x: f32, format: PanelFormat) -> f32 {
         PanelFormat::F32 => x,
         PanelFormat::F16 => f16::from_f32(x).to_f32(),
         PanelFormat::Bf16 => bf16::from_f32(x).to_f32(),
+        _ => unreachable!("integers are packed elsewhere"),
     }
 }
 

@@ -59,7 +59,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn memory_is_counted() {
         let before = rss().unwrap();
-        let mut region = Region::new(64 << 20).unwrap();
+        let mut region = crate::Region::new(64 << 20).unwrap();
         region.as_mut_slice().fill(1);
         assert!(rss().unwrap() > before + (60 << 20));
         assert!(peak_rss().unwrap() >= rss().unwrap().saturating_sub(1 << 20));

@@ -5,6 +5,7 @@
 use kernels::isa::Level;
 use tensor::file::{Checkpoint, TensorView};
 use tensor::graph::{Activation, Mask, Padding, Part};
+use tensor::program::Op;
 use tensor::{
     Control, Cpu, CpuWeights, Device, Graph, Plan, Precision, Program, Recording, Reference,
     Session, Value, Weight,
@@ -161,6 +162,19 @@ fn every_level_computes_with_integers_what_the_reference_defines() {
                 // A number on the edge of two codes may fall to either side.
                 assert!(db > 45.0, "{} in {scheme} on {}: {db:.1} dB", case.name, level.name());
             }
+        }
+    }
+}
+
+#[test]
+fn no_layer_of_a_uniform_plan_stays_real() {
+    let cpu = Cpu::detect(1);
+    for case in CASES {
+        let plan = Plan::integers("w4a8".parse().unwrap(), Precision::Bf16);
+        let session = Session::new(&cpu, &recording(case), &plan).unwrap();
+        for step in &session.program().steps {
+            let Op::Matmul(op) = &step.op else { continue };
+            assert!(op.ranges.is_some(), "{} in {} reads real numbers", step.name, case.name);
         }
     }
 }

@@ -42,7 +42,7 @@ pub fn pack(layout: &PanelLayout, panel: usize, rows: &[&[i8]], out: &mut [u8]) 
 fn stored(format: PanelFormat, code: i8) -> u8 {
     match format {
         PanelFormat::Int4 => (code + 8).cast_unsigned(),
-        PanelFormat::Int2 => ((code + 3) / 2).cast_unsigned(),
+        PanelFormat::Int2 => (code + 3).cast_unsigned() / 2,
         _ => code.cast_unsigned(),
     }
 }

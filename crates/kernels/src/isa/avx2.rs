@@ -223,7 +223,7 @@ impl Int8Dot for Avx2 {
     }
 
     #[inline(always)]
-    fn from_i32(self, v: V) -> V {
+    fn widen_i32(self, v: V) -> V {
         // SAFETY: `self` proves that the CPU has AVX.
         v.map(|v| unsafe { _mm256_cvtepi32_ps(_mm256_castps_si256(v)) })
     }
@@ -250,8 +250,8 @@ impl Int8Dot for AvxVnni {
     }
 
     #[inline(always)]
-    fn from_i32(self, v: V) -> V {
-        self.without_vnni().from_i32(v)
+    fn widen_i32(self, v: V) -> V {
+        self.without_vnni().widen_i32(v)
     }
 }
 

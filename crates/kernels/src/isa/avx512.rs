@@ -177,7 +177,7 @@ macro_rules! int8 {
             }
 
             #[inline(always)]
-            fn from_i32(self, v: V) -> V {
+            fn widen_i32(self, v: V) -> V {
                 // SAFETY: `self` proves that the CPU has AVX-512.
                 unsafe { _mm512_cvtepi32_ps(_mm512_castps_si512(v)) }
             }

@@ -177,7 +177,7 @@ impl Int8Dot for Neon {
     }
 
     #[inline(always)]
-    fn from_i32(self, v: V) -> V {
+    fn widen_i32(self, v: V) -> V {
         // SAFETY: `self` proves that the CPU has NEON.
         v.map(|v| unsafe { vcvtq_f32_s32(vreinterpretq_s32_f32(v)) })
     }

@@ -132,7 +132,7 @@ impl Int8Dot for Scalar {
     }
 
     #[inline(never)]
-    fn from_i32(self, v: V) -> V {
+    fn widen_i32(self, v: V) -> V {
         v.map(|v| v.to_bits() as i32 as f32)
     }
 }

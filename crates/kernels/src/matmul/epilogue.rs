@@ -145,7 +145,7 @@ impl Epilogue<'_> {
             match self.gate {
                 Gate::None => self.finish_row((isa, arithmetic), output, (row, sums)),
                 Gate::Geglu { hidden } => {
-                    self.gate_row((isa, arithmetic), output, (row, sums), hidden)
+                    self.gate_row((isa, arithmetic), output, (row, sums), hidden);
                 }
             }
         }

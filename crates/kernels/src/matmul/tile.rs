@@ -100,7 +100,7 @@ impl<I: Int8Dot> Arithmetic<I> for QuadDot {
 
     #[inline(always)]
     fn real(self, isa: I, acc: I::V) -> I::V {
-        isa.from_i32(acc)
+        isa.widen_i32(acc)
     }
 
     #[inline(always)]
@@ -296,8 +296,8 @@ impl Tile<'_, '_> {
             for k in 0..groups {
                 isa.prefetch_far(next);
                 next = next.wrapping_add(ahead.step);
-                // SAFETY: the first two assertions bound row `k` of `b`.
                 let row: [A::Factor; C] = std::array::from_fn(|c| {
+                    // SAFETY: the first two assertions bound row `k` of `b`.
                     arithmetic.factor(isa, unsafe { load(isa, b.add(c * LANES)) })
                 });
                 b = b.wrapping_add(b_stride * LANES);
