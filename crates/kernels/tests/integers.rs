@@ -259,8 +259,8 @@ fn codes_are_those_of_the_definition_on_every_instruction_set() {
                             let code = codes[row * stride + i % channels];
                             assert_eq!(code, range.code(x, levels), "{} {sizes:?}", cpu.level());
                         }
-                        let rows = &codes[group * rows_per_range * stride..]
-                            [..rows_per_range * stride];
+                        let rows =
+                            &codes[group * rows_per_range * stride..][..rows_per_range * stride];
                         for row in rows.chunks(stride) {
                             let zero = range.zero as u8;
                             assert!(row[channels..].iter().all(|&code| code == zero), "{sizes:?}");
