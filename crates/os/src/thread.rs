@@ -12,7 +12,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Watch {
     #[cfg(target_os = "linux")]
-    thread: libc::pthread_t,
+    thread: std::os::unix::thread::RawPthread,
     #[cfg(target_os = "linux")]
     clock: Option<libc::clockid_t>,
 }
@@ -25,7 +25,7 @@ impl Watch {
         let thread = handle.as_pthread_t();
         let mut clock = 0;
         // SAFETY: The handle keeps the thread from being forgotten, and `clock` takes the result.
-        let known = unsafe { libc::pthread_getcpuclockid(thread, &raw mut clock) } == 0;
+        let known = unsafe { libc::pthread_getcpuclockid(as_c(thread), &raw mut clock) } == 0;
         Self { thread, clock: known.then_some(clock) }
     }
 
@@ -59,7 +59,7 @@ impl Watch {
         // SAFETY: The set is a plain value of the size that is named.
         let _ = unsafe {
             libc::pthread_setaffinity_np(
-                self.thread,
+                as_c(self.thread),
                 size_of::<libc::cpu_set_t>(),
                 &raw const cores.0,
             )
@@ -69,6 +69,12 @@ impl Watch {
     /// Lets the thread run on the cores of `cores` only, which this system cannot.
     #[cfg(not(target_os = "linux"))]
     pub fn move_to(&self, _: &CoreSet) {}
+}
+
+/// The C library of some systems calls the same bits a pointer.
+#[cfg(target_os = "linux")]
+fn as_c(thread: std::os::unix::thread::RawPthread) -> libc::pthread_t {
+    thread as libc::pthread_t
 }
 
 /// Some of the machine's cores.
