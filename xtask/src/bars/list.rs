@@ -51,6 +51,8 @@ pub(super) const BARS: &[Bar] = &[
     bar(["parity.max", "parity.max"], Limit::AtMost(2.0, "levels"), &PARITY),
     bar(["parity.mean", "parity.mean"], Limit::AtMost(0.1, "levels"), &PARITY),
     bar(["parity.bf16", "parity.bf16"], Limit::AtLeast(30.0, "dB"), &PARITY),
+    bar(["integers.w8a8", "integers.w8a8"], Limit::AtLeast(20.0, "dB"), &PARITY),
+    bar(["integers.w4a8", "integers.w4a8"], Limit::AtLeast(6.0, "dB"), &PARITY),
     bar(["parity.pictures", "parity.pictures"], Limit::AtLeast(60.0, "pictures"), &PARITY),
     bar(["parity.failures", "tests.failed"], Limit::AtMost(0.0, "failed"), &PARITY),
     bar(["input.failures", "tests.failed"], Limit::AtMost(0.0, "failed"), &INPUT),

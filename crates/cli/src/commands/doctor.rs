@@ -23,6 +23,7 @@ pub(crate) fn run() -> Result<()> {
     writeln!(out, "instructions {} (of {})", cpu.level().name(), names.join(", "))?;
     writeln!(out, "f32          {} fused multiply-add", cpu.level().name())?;
     writeln!(out, "bf16         {bf16}")?;
+    writeln!(out, "integers     {}", cpu.level().int8())?;
     writeln!(out, "precision    auto is {}", engine::faster(&cpu))?;
     let memory = os::available_memory()
         .map_or_else(|| "unknown".into(), |bytes| format!("{:.1} GB free", bytes as f64 / 1e9));

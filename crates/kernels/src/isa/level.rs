@@ -63,6 +63,19 @@ impl Level {
     }
 }
 
+impl Level {
+    /// What multiplies bytes on this level.
+    pub fn int8(self) -> &'static str {
+        match self {
+            Self::Scalar => "plain code",
+            Self::Avx2 | Self::Avx512 => "avx2, exact in 16 bits",
+            Self::AvxVnni => "avxvnni",
+            Self::Avx512Vnni | Self::Avx512Bf16 => "avx512vnni",
+            Self::Neon => "neon, exact in 16 bits",
+        }
+    }
+}
+
 impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
