@@ -109,8 +109,8 @@ impl Quantize<'_> {
         let source = Source { input, channels, levels };
         if rows_per_range == 1 {
             // Each row is encoded while it is near.
-            let pieces = ((codes, step * stride), (ranges, step));
-            cpu.threads.run_pairs(pieces.0, pieces.1, |index, codes, ranges| {
+            let (codes, ranges) = ((codes, step * stride), (ranges, step));
+            cpu.threads.run_pairs(codes, ranges, |index, codes, ranges| {
                 let rows = codes.chunks_exact_mut(stride).zip(ranges).enumerate();
                 for (row, (codes, range)) in rows {
                     let row = index * step + row;

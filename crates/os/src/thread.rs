@@ -106,8 +106,11 @@ impl CoreSet {
     pub fn here() -> Option<Self> {
         // SAFETY: It takes nothing and says a number.
         let core = usize::try_from(unsafe { libc::sched_getcpu() }).ok()?;
+        if core >= libc::CPU_SETSIZE as usize {
+            return None;
+        }
         let mut set = Self::EMPTY;
-        // SAFETY: A core beyond the set is left out.
+        // SAFETY: The core is within the set.
         unsafe { libc::CPU_SET(core, &mut set.0) };
         Some(set)
     }

@@ -34,8 +34,11 @@ pub(crate) trait Arithmetic<I: Isa>: Copy {
     /// `acc + a · b` in each lane.
     fn multiply_add(self, isa: I, acc: I::V, factors: (I::V, Self::Factor)) -> I::V;
 
-    /// A sum as real numbers.
-    fn real(self, isa: I, acc: I::V) -> I::V;
+    /// A sum as real numbers, which it is already unless said otherwise.
+    #[inline(always)]
+    fn real(self, _: I, acc: I::V) -> I::V {
+        acc
+    }
 }
 
 /// Fused multiply-add of `f32`.
@@ -48,11 +51,6 @@ impl<I: Isa> Arithmetic<I> for Fma {
     #[inline(always)]
     fn factor(self, _: I, b: I::V) -> I::V {
         b
-    }
-
-    #[inline(always)]
-    fn real(self, _: I, acc: I::V) -> I::V {
-        acc
     }
 
     #[inline(always)]
@@ -71,11 +69,6 @@ impl<I: Bf16Dot> Arithmetic<I> for PairDot {
     #[inline(always)]
     fn factor(self, _: I, b: I::V) -> I::V {
         b
-    }
-
-    #[inline(always)]
-    fn real(self, _: I, acc: I::V) -> I::V {
-        acc
     }
 
     #[inline(always)]
