@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tensor::Scheme;
 
@@ -22,6 +23,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Draw pictures from a prompt
     Generate(Box<Generate>),
+    /// Pack a model into one file with weights of 8, 4 or 2 bits
+    Quantize(Quantize),
     /// Show a model's components, layers, bytes and memory plan
     Inspect(Inspect),
     /// Show what this machine can do and which kernels will run
@@ -31,24 +34,12 @@ pub(crate) enum Command {
     Bench(Bench),
 }
 
-/// Where the model is and how it runs.
+/// Where the model is.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Engine {
-    /// A diffusers folder or a single-file checkpoint; without it, the bundled model
+pub(crate) struct Source {
+    /// A diffusers folder, a single-file checkpoint or a packed .mixdq file; without it, the bundled model
     #[arg(short, long, value_name = "PATH")]
     pub(crate) model: Option<PathBuf>,
-
-    /// Threads to compute with [default: all cores]
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub(crate) threads: Option<u16>,
-
-    /// Number format of weights and multiplications
-    #[arg(long, value_enum, default_value_t = PrecisionArg::Auto)]
-    pub(crate) precision: PrecisionArg,
-
-    /// Whole numbers instead, made while the model is loaded: w8a8, w4a8, w2a8, w8a16, w4a16, w2a16
-    #[arg(long, value_name = "SCHEME")]
-    pub(crate) scheme: Option<Scheme>,
 
     /// A VAE to use instead of the model's: a folder or a file
     #[arg(long, value_name = "PATH")]
@@ -61,6 +52,25 @@ pub(crate) struct Engine {
     /// A LoRA to merge, with its scale; may be given several times
     #[arg(long, value_name = "FILE[:SCALE]")]
     pub(crate) lora: Vec<String>,
+}
+
+/// Where the model is and how it runs.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Engine {
+    #[command(flatten)]
+    pub(crate) source: Source,
+
+    /// Threads to compute with [default: all cores]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+
+    /// Number format of weights and multiplications
+    #[arg(long, value_enum, default_value_t = PrecisionArg::Auto)]
+    pub(crate) precision: PrecisionArg,
+
+    /// Whole numbers instead, made while the model is loaded: w8a8, w4a8, w2a8, w8a16, w4a16, w2a16
+    #[arg(long, value_name = "SCHEME")]
+    pub(crate) scheme: Option<Scheme>,
 }
 
 /// Number formats.
@@ -151,6 +161,42 @@ pub(crate) struct Generate {
     pub(crate) verbose: bool,
 }
 
+/// Pack a model into one file with weights of 8, 4 or 2 bits.
+#[derive(Args, Debug)]
+pub(crate) struct Quantize {
+    #[command(flatten)]
+    pub(crate) source: Source,
+
+    /// Where the packed model goes
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+
+    /// Bits of the UNet's weights; text encoders and VAE keep 8 at least
+    #[arg(long, value_name = "BITS", default_value_t = 8, value_parser = bits(&["8", "4", "2"]))]
+    pub(crate) weights: u8,
+
+    /// Bits of activations: 8 multiplies whole numbers, 16 real ones
+    #[arg(long, value_name = "BITS", default_value_t = 8, value_parser = bits(&["8", "16"]))]
+    pub(crate) acts: u8,
+
+    /// One scheme for every layer of every component instead: w8a8, w4a8, w4ca8, …
+    #[arg(long, value_name = "SCHEME", conflicts_with_all = ["weights", "acts"])]
+    pub(crate) scheme: Option<Scheme>,
+
+    /// A file that says which scheme each layer has
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["weights", "acts", "scheme"])]
+    pub(crate) plan: Option<PathBuf>,
+
+    /// Threads to compute with [default: all cores]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+}
+
+/// One of a few numbers.
+fn bits(all: &'static [&'static str]) -> impl TypedValueParser<Value = u8> {
+    PossibleValuesParser::new(all).try_map(|text| text.parse::<u8>())
+}
+
 /// Show a model's components, layers, bytes and memory plan.
 #[derive(Args, Debug)]
 pub(crate) struct Inspect {
@@ -172,6 +218,10 @@ pub(crate) struct Inspect {
     /// List every layer
     #[arg(short, long)]
     pub(crate) verbose: bool,
+
+    /// Compare every byte of a packed model with its checksums
+    #[arg(long)]
+    pub(crate) verify: bool,
 }
 
 /// Time one component on given inputs.

@@ -5,3 +5,4 @@ pub(crate) mod doctor;
 pub(crate) mod engine;
 pub(crate) mod generate;
 pub(crate) mod inspect;
+pub(crate) mod quantize;

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Generate(args) => commands::generate::run(&args),
+        Command::Quantize(args) => commands::quantize::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Doctor => commands::doctor::run(),
         Command::Bench(args) => commands::bench::run(&args),

@@ -56,15 +56,23 @@ fn numbered(path: &Path, index: usize) -> PathBuf {
 /// Write beside the target and rename, so that nothing half-written ever has the name.
 pub(crate) fn save(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = temporary(path)?;
-    let failed = || {
-        format!("cannot write {}; free some space or choose another place with -o", path.display())
-    };
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).with_context(failed)?;
-    file.persist(path).map_err(|e| e.error).with_context(failed)?;
+    file.write_all(bytes).with_context(|| failed(path))?;
+    keep(file, path)
+}
+
+/// Give a finished temporary file its name.
+pub(crate) fn keep(file: tempfile::NamedTempFile, path: &Path) -> Result<()> {
+    file.as_file().sync_all().with_context(|| failed(path))?;
+    file.persist(path).map_err(|e| e.error).with_context(|| failed(path))?;
     Ok(())
 }
 
-fn temporary(path: &Path) -> Result<tempfile::NamedTempFile> {
+fn failed(path: &Path) -> String {
+    format!("cannot write {}; free some space or choose another place with -o", path.display())
+}
+
+/// A file beside the target, which is gone when it is dropped.
+pub(crate) fn temporary(path: &Path) -> Result<tempfile::NamedTempFile> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

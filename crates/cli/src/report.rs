@@ -67,9 +67,19 @@ impl Progress {
         }
     }
 
+    /// Show how much of something is done.
+    pub(crate) fn work(&self, what: &str, done: usize, total: usize) {
+        self.show(what, done, total);
+    }
+
     /// The last line of a run.
     pub(crate) fn total(&self, time: Duration) {
         self.summary("total", time);
+        self.finish();
+    }
+
+    /// Take the bar away.
+    pub(crate) fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

@@ -80,13 +80,14 @@ fn edit(file: &Path, from: &str, to: &str) {
     fs::write(file, text.replacen(from, to, 1)).unwrap();
 }
 
-/// Change the header of a safetensors file, which keeps its length.
+/// Change the header of a safetensors file; the data begin on a page after it, as in packed models.
 fn edit_header(file: &Path, change: impl FnOnce(&mut serde_json::Value)) {
     damage(file, |bytes| {
         let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
         let mut header = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
         change(&mut header);
-        let header = serde_json::to_vec(&header).unwrap();
+        let mut header = serde_json::to_vec(&header).unwrap();
+        header.resize((8 + header.len()).next_multiple_of(4096) - 8, b' ');
         let mut changed = (header.len() as u64).to_le_bytes().to_vec();
         changed.extend(header);
         changed.extend(&bytes[8 + length..]);
@@ -281,4 +282,125 @@ fn a_scheme_is_checked_and_draws() {
     assert!(!output.exists());
     assert!(draw("w4a8").status.success());
     assert!(output.exists());
+}
+
+/// The small model, packed in this folder.
+fn packed(place: &Path) -> PathBuf {
+    let path = place.join("model.mixdq");
+    let output = mixdq(&[
+        "quantize",
+        "-m",
+        fixture().to_str().unwrap(),
+        "-o",
+        path.to_str().unwrap(),
+        "--weights",
+        "4",
+        "-t",
+        "1",
+    ]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    path
+}
+
+#[test]
+fn a_packed_model_is_verified_and_draws() {
+    let place = tempfile::tempdir().unwrap();
+    let model = packed(place.path());
+    let output = place.path().join("out.png");
+    let (model, path) = (model.to_str().unwrap(), output.to_str().unwrap());
+    assert!(mixdq(&["generate", "-m", model, "-p", "a fox", "-o", path]).status.success());
+    assert!(output.exists());
+    let shown = mixdq(&["inspect", model, "--verify", "-v"]);
+    assert!(shown.status.success());
+    let (layers, said) = (shown.stdout, String::from_utf8(shown.stderr).unwrap());
+    assert!(said.contains("all checksums agree"), "{said}");
+    let layers = String::from_utf8(layers).unwrap();
+    let rows: Vec<&str> = layers
+        .lines()
+        .filter(|line| line.ends_with("exact in 16 bits") || line.contains("u8 x i8,"))
+        .collect();
+    // Every layer of the UNet multiplies whole numbers, and none fell back to real ones.
+    assert!(rows.iter().any(|row| row.contains("w4a8")), "{layers}");
+    assert!(!layers.contains("f32 x f32") && !layers.contains("bf16 x bf16"), "{layers}");
+}
+
+#[test]
+fn damaged_packed_models_are_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let model = packed(place.path());
+    let whole = fs::read(&model).unwrap();
+
+    fs::write(&model, &whole[..whole.len() - 1]).unwrap();
+    fails(&model, &[], "its header promises");
+
+    let mut flipped = whole.clone();
+    let at = whole.len() * 3 / 4;
+    flipped[at] ^= 4;
+    fs::write(&model, &flipped).unwrap();
+    refused(&mixdq(&["inspect", model.to_str().unwrap(), "--verify"]), "is damaged");
+
+    let changed = |key: &str, value: &str| {
+        fs::write(&model, &whole).unwrap();
+        edit_header(&model, |header| header["__metadata__"][key] = value.into());
+    };
+    changed("mixdq.version", "2");
+    fails(&model, &[], "has version 2");
+    changed("mixdq.plan", "version = 1\n[unet]\ndefault = 'w4a8'\n[unet.layers]\nno = 'w8a8'\n");
+    fails(&model, &[], "`unet` has no layer `no`");
+    changed("mixdq.weights", "{}");
+    fails(&model, &[], "is missing");
+
+    fs::write(&model, &whole).unwrap();
+    fails(&model, &["--scheme", "w8a8"], "is packed already");
+    let again = place.path().join("again.mixdq");
+    let again = ["quantize", "-m", model.to_str().unwrap(), "-o", again.to_str().unwrap()];
+    refused(&mixdq(&again), "is packed already");
+}
+
+#[test]
+fn plans_are_checked_before_anything_is_packed() {
+    let place = tempfile::tempdir().unwrap();
+    let plan = place.path().join("plan.toml");
+    let quantize = |text: &str| {
+        fs::write(&plan, text).unwrap();
+        let output = place.path().join("model.mixdq");
+        let (model, output) = (fixture(), output.to_str().unwrap().to_owned());
+        mixdq(&[
+            "quantize",
+            "-m",
+            model.to_str().unwrap(),
+            "-o",
+            &output,
+            "--plan",
+            plan.to_str().unwrap(),
+        ])
+    };
+    refused(&quantize("[unet]\ndefault = 'w8a8'\n"), "version");
+    refused(&quantize("version = 1\n[unet]\ndefault = 'w9a9'\n"), "w9a9");
+    let unknown = "version = 1\n[unet]\ndefault = 'w8a8'\n[unet.layers]\nno = 'w8a8'\n";
+    refused(&quantize(unknown), "`unet` has no layer `no`");
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "something was left behind");
+}
+
+#[test]
+#[cfg(unix)]
+fn interrupted_packing_leaves_nothing_half_written() {
+    let place = tempfile::tempdir().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mixdq"))
+        .args(["quantize", "-t", "1", "--weights", "4", "-m"])
+        .arg(fixture())
+        .arg("-o")
+        .arg(place.path().join("model.mixdq"))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while fs::read_dir(place.path()).unwrap().count() == 0 && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    let status = child.wait().unwrap();
+    let left: Vec<_> =
+        fs::read_dir(place.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let expected: &[&str] = if status.success() { &["model.mixdq"] } else { &[] };
+    assert_eq!(left, expected);
 }

@@ -34,6 +34,7 @@ pub(crate) use tile::{
 };
 
 use chunk::Chunk;
+pub use plan::kernel_name;
 use plan::{Plan, Way};
 
 use crate::{

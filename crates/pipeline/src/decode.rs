@@ -23,8 +23,11 @@ pub(crate) fn run<D: Device>(
     let decoder = Decoder::load(pipeline.model)?;
     let scale = pipeline.model.pixels_per_latent();
     let size = [settings.height / scale, settings.width / scale];
-    let mut sessions =
-        Sessions { stage: Stage::new(pipeline, Phase::Decode, watch), decoder, made: Vec::new() };
+    let mut sessions = Sessions {
+        stage: Stage::new(pipeline, &pipeline.model.vae, (Phase::Decode, watch)),
+        decoder,
+        made: Vec::new(),
+    };
     let total = latents.len();
     for (index, latents) in latents.into_iter().enumerate() {
         let latents = channels_last(&latents, size[0] * size[1]);

@@ -32,7 +32,7 @@ pub(crate) fn run<D: Device>(
     let config = unet::Config::read(&pipeline.model.unet.config)?;
     let tokens = texts.prompts.first().map_or(0, |text| text.tokens);
     let geometry = Geometry::new(pipeline.model, settings, tokens);
-    let mut stage = Stage::new(pipeline, Phase::Denoise, watch);
+    let mut stage = Stage::new(pipeline, &pipeline.model.unet, (Phase::Denoise, watch));
     let session = stage.session(&record(pipeline.model, &config, &geometry)?)?;
     let mut denoiser = Denoiser { stage, session, config, geometry, settings };
     let mut latents = Vec::with_capacity(request.total());

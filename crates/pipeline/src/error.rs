@@ -27,7 +27,7 @@ pub enum Error {
     #[error(transparent)]
     Lora(#[from] models::lora::Error),
     /// Something that should be a model and is not there.
-    #[error("no model at {}; give a diffusers folder or a .safetensors checkpoint", path.display())]
+    #[error("no model at {}; give a diffusers folder, a .safetensors checkpoint or a .mixdq file", path.display())]
     NoModel {
         /// Where it was looked for.
         path: PathBuf,
@@ -49,6 +49,9 @@ pub enum Error {
         /// The class that the folder names.
         class: String,
     },
+    /// Output that could not be written.
+    #[error("cannot write the packed model: {0}; free some space or choose another place")]
+    Write(std::io::Error),
     /// A request that cannot be drawn.
     #[error("{0}")]
     Request(String),

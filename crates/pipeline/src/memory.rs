@@ -3,7 +3,8 @@
 use models::Params;
 use models::clip::{TextConfig, TextModel};
 use models::unet::{self, UNet};
-use tensor::{Device, Program, Recording};
+use tensor::program::Step;
+use tensor::{Device, LayerFormat, Program, Recording};
 
 use crate::decode::Decoder;
 use crate::model::Component;
@@ -23,8 +24,21 @@ pub struct Resident {
     pub operations: usize,
     /// Multiply-adds of one call.
     pub multiply_adds: u64,
-    /// Layers with a weight matrix, and the precision of each.
-    pub layers: Vec<(String, tensor::LayerFormat)>,
+    /// Layers with a weight matrix, in the order in which they run.
+    pub layers: Vec<Layer>,
+}
+
+/// A layer with a weight matrix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// Its name in the checkpoint.
+    pub name: String,
+    /// What its numbers are.
+    pub format: LayerFormat,
+    /// Bytes of its weight and bias in memory.
+    pub bytes: usize,
+    /// What multiplies in it.
+    pub kernel: String,
 }
 
 impl Resident {
@@ -34,39 +48,60 @@ impl Resident {
     }
 }
 
-impl<D: Device> TextToImage<'_, D> {
+impl<'a, D: Device> TextToImage<'a, D> {
     /// What each network of a picture will need, in the order in which they run.
     ///
     /// # Errors
     ///
     /// If the model does not fit its configuration.
     pub fn memory(&self, request: &Request, settings: &Settings) -> Result<Vec<Resident>, Error> {
-        let mut plan = Vec::new();
-        for encoder in &self.model.encoders {
-            let recording = text::recording(self, request, encoder)?;
-            plan.push(self.resident(encoder.component.name, &recording));
+        let recordings = self.recordings(request, settings)?.into_iter();
+        Ok(recordings
+            .map(|(component, recording)| self.resident(component.name, &recording))
+            .collect())
+    }
+
+    /// One call of each network of a picture, in the order in which they run.
+    pub(crate) fn recordings(
+        &self,
+        request: &Request,
+        settings: &Settings,
+    ) -> Result<Vec<(&'a Component, Recording)>, Error> {
+        let model = self.model;
+        let mut all = Vec::new();
+        for encoder in &model.encoders {
+            all.push((&encoder.component, text::recording(self, request, encoder)?));
         }
-        let recording = denoise::recording(self, settings)?;
-        plan.push(self.resident(self.model.unet.name, &recording));
-        let scale = self.model.pixels_per_latent();
+        all.push((&model.unet, denoise::recording(self, settings)?));
+        let scale = model.pixels_per_latent();
         let size = [settings.height / scale, settings.width / scale];
-        plan.push(self.resident(self.model.vae.name, &Decoder::load(self.model)?.record(size)?));
-        Ok(plan)
+        all.push((&model.vae, Decoder::load(model)?.record(size)?));
+        Ok(all)
     }
 
     fn resident(&self, name: &'static str, recording: &Recording) -> Resident {
         let scratch = |op: &_, program: &_| self.device.scratch(op, program);
-        let program = Program::compile(recording, self.plan, &scratch);
-        let layers = recording.nodes().iter().filter_map(tensor::graph::Node::weight);
-        let layers = layers.map(|w| (w.layer().to_owned(), self.plan.layer(w.layer()))).collect();
+        let plan = self.plan.component(name);
+        let program = Program::compile(recording, &plan, &scratch);
         Resident {
             name,
             weights: program.slots.iter().map(|slot| self.device.resident_bytes(slot)).sum(),
             arena: program.arena,
             operations: program.steps.len(),
             multiply_adds: program.multiply_adds(),
-            layers,
+            layers: self.layers(&program, &plan),
         }
+    }
+
+    fn layers(&self, program: &Program, plan: &tensor::Plan) -> Vec<Layer> {
+        let layer = |step: &Step| {
+            let kernel = self.device.kernel(&step.op, program)?;
+            let slots = program.slots.iter().filter(|slot| slot.weight.layer() == step.name);
+            let bytes = slots.map(|slot| self.device.resident_bytes(slot)).sum();
+            let name = step.name.clone();
+            Some(Layer { format: plan.layer(&name), name, bytes, kernel })
+        };
+        program.steps.iter().filter_map(layer).collect()
     }
 }
 

@@ -9,14 +9,16 @@ mod single;
 pub use defaults::{Default, Defaults};
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use models::lora::{Lora, Part};
 use serde_json::Value;
-use tensor::file::Checkpoint;
+use tensor::file::packed::PackedFile;
+use tensor::file::{Checkpoint, SafeTensors};
 
-use crate::Error;
 use crate::prompt::Tokenizer;
 use crate::schedule::SchedulerConfig;
+use crate::{Error, Plan};
 
 /// Which pipeline of diffusers a model belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,25 @@ pub enum Kind {
     StableDiffusionXl,
     /// `LatentConsistencyModelPipeline`: guidance as an embedding.
     LatentConsistency,
+}
+
+impl Kind {
+    const CLASSES: [(Self, &'static str); 3] = [
+        (Self::StableDiffusion, "StableDiffusionPipeline"),
+        (Self::StableDiffusionXl, "StableDiffusionXLPipeline"),
+        (Self::LatentConsistency, "LatentConsistencyModelPipeline"),
+    ];
+
+    /// The kind that `model_index.json` names so.
+    fn of_class(class: &str) -> Option<Self> {
+        Self::CLASSES.into_iter().find(|(_, name)| *name == class).map(|(kind, _)| kind)
+    }
+
+    /// Its name in `model_index.json`.
+    pub fn class(self) -> &'static str {
+        let found = Self::CLASSES.into_iter().find(|(kind, _)| *kind == self);
+        found.map_or("", |(_, name)| name)
+    }
 }
 
 /// One network: its configuration and its tensors, by the names of diffusers.
@@ -66,10 +87,21 @@ pub struct Model {
     pub scheduler: Value,
     /// Whether a negative prompt that was not given is a zero embedding (`force_zeros_for_empty_prompt`).
     pub zeros_for_empty: bool,
+    /// Where the model is a packed file, that and its plan.
+    pub packed: Option<Packed>,
     /// What the files do not say and was taken to be so, as clauses for the user.
     pub assumed: Vec<String>,
     /// Tensors of the files that belong to no network.
     pub unread: Vec<String>,
+}
+
+/// A packed file.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    /// The file.
+    pub file: Arc<PackedFile>,
+    /// Which format each layer was packed in.
+    pub plan: Plan,
 }
 
 /// What to open beside the model itself.
@@ -82,7 +114,7 @@ pub struct Extras {
 }
 
 impl Model {
-    /// Open a diffusers folder or a single-file checkpoint.
+    /// Open a diffusers folder, a single-file checkpoint or a packed file.
     ///
     /// # Errors
     ///
@@ -91,7 +123,7 @@ impl Model {
         let mut model = if path.is_dir() {
             folder::open(path)?
         } else if path.is_file() {
-            single::open(path)?
+            file(path)?
         } else {
             return Err(Error::NoModel { path: path.to_owned() });
         };
@@ -136,5 +168,14 @@ impl Model {
     /// Whether the decoder is an `AutoencoderTiny`.
     pub fn has_tiny_vae(&self) -> bool {
         self.vae.config["_class_name"] == "AutoencoderTiny"
+    }
+}
+
+/// Open a file that holds all of a model.
+fn file(path: &Path) -> Result<Model, Error> {
+    // What cannot be read as safetensors is reported by the more general of the two ways.
+    match SafeTensors::open(path) {
+        Ok(file) if PackedFile::is_packed(&file) => folder::packed(PackedFile::new(file)?),
+        _ => single::open(path),
     }
 }

@@ -24,6 +24,7 @@ mod front;
 pub use attention::Prompt;
 pub use bundled::Padding;
 
+use crate::files::Files;
 use attention::Part;
 use bundled::Bundled;
 use std::path::{Path, PathBuf};
@@ -94,7 +95,7 @@ pub struct Tokenizer {
 /// Where the vocabulary comes from.
 #[derive(Debug)]
 enum Words {
-    Files(Box<tokenizers::Tokenizer>),
+    Files(Box<tokenizers::Tokenizer>, Files),
     Bundled(Box<Bundled>),
 }
 
@@ -117,8 +118,24 @@ impl Tokenizer {
     ///
     /// Missing or unsound files, by name.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        let (tokenizer, marks) = folder::open(folder)?;
-        Ok(Self { words: Arc::new(Words::Files(Box::new(tokenizer))), marks })
+        Self::read(&Files::folder(folder))
+    }
+
+    /// The same from wherever a model's files lie.
+    pub(crate) fn read(files: &Files) -> Result<Self, Error> {
+        if let Some(padding) = bundled::named(files)? {
+            return Self::clip(padding);
+        }
+        let (tokenizer, marks) = folder::open(files)?;
+        Ok(Self { words: Arc::new(Words::Files(Box::new(tokenizer), files.clone())), marks })
+    }
+
+    /// The files from which [`Tokenizer::read`] makes the same tokenizer.
+    pub(crate) fn files(&self) -> Result<Vec<(String, Vec<u8>)>, Error> {
+        match &*self.words {
+            Words::Files(_, files) => folder::copy(files),
+            Words::Bundled(bundled) => Ok(vec![bundled.file()]),
+        }
     }
 
     /// CLIP's own vocabulary of 49,408 tokens, for checkpoints that carry none.
@@ -204,7 +221,7 @@ impl Words {
     fn tokens(&self, text: &str) -> tokenizers::Result<Vec<(u32, usize)>> {
         match self {
             Self::Bundled(bundled) => bundled.tokens(text),
-            Self::Files(tokenizer) => {
+            Self::Files(tokenizer, _) => {
                 let encoding = tokenizer.encode(text, false)?;
                 let starts = encoding.get_offsets().iter().map(|&(start, _)| start);
                 Ok(encoding.get_ids().iter().copied().zip(starts).collect())

@@ -2,12 +2,14 @@
 
 use tensor::{Control, Device, Recording, Session};
 
+use crate::model::Component;
 use crate::request::{Event, Phase, Watch};
 use crate::{Error, TextToImage};
 
 /// Weights of one network, and how to run it. Dropping it releases them.
 pub(crate) struct Stage<'a, 'w, D: Device> {
     pipeline: &'a TextToImage<'a, D>,
+    plan: tensor::Plan,
     weights: D::Weights,
     phase: Phase,
     watch: &'w Watch<'w>,
@@ -16,15 +18,16 @@ pub(crate) struct Stage<'a, 'w, D: Device> {
 impl<'a, 'w, D: Device> Stage<'a, 'w, D> {
     pub(crate) fn new(
         pipeline: &'a TextToImage<'a, D>,
-        phase: Phase,
-        watch: &'w Watch<'w>,
+        component: &Component,
+        (phase, watch): (Phase, &'w Watch<'w>),
     ) -> Self {
-        Self { pipeline, weights: D::Weights::default(), phase, watch }
+        let plan = pipeline.plan.component(component.name);
+        Self { pipeline, plan, weights: D::Weights::default(), phase, watch }
     }
 
     /// Compile a recording and bring its weights into memory.
     pub(crate) fn session(&mut self, recording: &Recording) -> Result<Session<'a, D>, Error> {
-        let session = Session::new(self.pipeline.device, recording, self.pipeline.plan)?;
+        let session = Session::new(self.pipeline.device, recording, &self.plan)?;
         let progress = |done, total| self.watch.tell(Event::Loading(self.phase, done, total));
         let control = Control { cancel: self.watch.cancel, progress: Some(&progress) };
         self.pipeline.device.prepare(&mut self.weights, session.program(), &control)?;

@@ -79,7 +79,7 @@ impl<D: Device> Encode<'_, D> {
         let component = &self.encoder.component;
         let config = TextConfig::read(&component.config)?;
         let model = TextModel::load(&Params::new(&component.weights), &config)?;
-        let mut stage = Stage::new(self.pipeline, Phase::Text, self.watch);
+        let mut stage = Stage::new(self.pipeline, component, (Phase::Text, self.watch));
         let total = chunks.iter().map(Vec::len).sum();
         let mut done = 0;
         let mut all = Vec::with_capacity(texts.len());

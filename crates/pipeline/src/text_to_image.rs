@@ -5,14 +5,14 @@
 
 use std::time::Instant;
 
-use tensor::{Device, Plan};
+use tensor::Device;
 
 use crate::model::{Default, Defaults, Model};
 use crate::request::{Phase, Request, Watch};
 use crate::schedule::SchedulerConfig;
-use crate::{Error, Event, Picture, decode, denoise, text};
+use crate::{Error, Event, Picture, Plan, decode, denoise, text};
 
-/// The way from prompts to pictures: a model, a device, and the precision of each layer.
+/// The way from prompts to pictures: a model, a device, and the format of each layer.
 #[derive(Debug)]
 pub struct TextToImage<'a, D: Device> {
     pub(crate) device: &'a D,

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 use pipeline::model::Extras;
 use pipeline::schedule::json_with_infinities;
-use pipeline::{Drawn, Model, Picture, Request, TextToImage, Watch};
+use pipeline::{Drawn, Model, Picture, Plan, Request, TextToImage, Watch};
 use serde_json::Value;
-use tensor::{Cpu, Plan, Precision};
+use tensor::{Cpu, Precision};
 
 fn testdata() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata")
@@ -96,7 +96,7 @@ fn rows() -> Vec<(PathBuf, Value)> {
 #[test]
 fn pictures_equal_those_of_diffusers() {
     let cpu = Cpu::detect(2);
-    let plan = Plan::uniform(Precision::F32);
+    let plan = Plan::float(Precision::F32);
     let (mut worst, mut mean, mut count) = (0, 0.0_f64, 0);
     let mut faults = Vec::new();
     for (folder, row) in rows() {
@@ -129,7 +129,7 @@ fn pictures_equal_those_of_diffusers() {
 
 #[test]
 fn two_byte_numbers_keep_the_latents() {
-    let median = median_sqnr(4, &Plan::uniform(Precision::Bf16));
+    let median = median_sqnr(4, &Plan::float(Precision::Bf16));
     println!("bar parity.bf16 {median:.2} dB");
     assert!(median >= 30.0, "{median:.2} dB");
 }
@@ -138,7 +138,7 @@ fn two_byte_numbers_keep_the_latents() {
 fn integers_keep_what_they_can_of_the_latents() {
     // Random weights are the worst case: what training makes alike, they do not.
     for (scheme, least) in [("w8a8", 20.0), ("w8a16", 25.0), ("w4a8", 6.0)] {
-        let plan = Plan::integers(scheme.parse().unwrap(), Precision::F32);
+        let plan = Plan::uniform(scheme.parse().unwrap(), Precision::F32);
         let median = median_sqnr(1, &plan);
         println!("bar integers.{scheme} {median:.2} dB");
         assert!(median >= least, "{scheme}: {median:.2} dB");
@@ -155,7 +155,7 @@ fn median_sqnr(steps: u64, plan: &Plan) -> f64 {
         let latents = |plan: &Plan| {
             TextToImage::new(&cpu, &model, plan).latents(&request, &Watch::default()).unwrap()
         };
-        let exact = latents(&Plan::uniform(Precision::F32));
+        let exact = latents(&Plan::float(Precision::F32));
         let pairs = exact.into_iter().zip(latents(plan));
         found.extend(pairs.map(|(exact, rounded)| sqnr(&exact, &rounded)));
     }

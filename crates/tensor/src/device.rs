@@ -26,6 +26,9 @@ pub trait Device {
     /// Bytes that a weight of a program keeps in memory once it is prepared.
     fn resident_bytes(&self, slot: &Slot) -> usize;
 
+    /// What multiplies in `op`, for reports; `None` where nothing is multiplied with a weight.
+    fn kernel(&self, op: &Op, program: &Program) -> Option<String>;
+
     /// Bring all weights of `program` that are not there yet into the form in which it needs them.
     ///
     /// # Errors

@@ -19,6 +19,24 @@ pub enum Error {
         /// Name of the tensor.
         name: String,
     },
+    /// A weight of a packed file in a form that is of no use here.
+    #[error(
+        "weight `{name}` was packed as {found}, which its plan does not ask for; the file is damaged, pack the model again"
+    )]
+    Form {
+        /// Name of the tensor.
+        name: String,
+        /// What it is.
+        found: String,
+    },
+    /// A weight that a packed file leaves out.
+    #[error(
+        "weight `{name}` was left out when this model was packed, since its usual run does not read it; use the original model"
+    )]
+    Absent {
+        /// Name of the tensor.
+        name: String,
+    },
     /// A result that is not a number.
     #[error(
         "`{layer}` is the first layer that produced NaN or infinity; try --precision f32, or check the model's weights"

@@ -1,6 +1,8 @@
 //! Files of weights: what a model is read from, as named tensors that look the same however they
 //! are stored.
 //!
+//! Models whose weights are packed for kernels lie in files of their own kind, see [`packed`].
+//!
 //! A [`Checkpoint`] answers `name → TensorView`. Behind it may stand one safetensors file, several
 //! shards, another layout whose names and shapes are translated ([`Recipe`]), or any of these with
 //! low-rank corrections merged in as each tensor is read ([`Delta`]). Files are mapped, never
@@ -19,6 +21,7 @@
 pub mod checkpoint;
 pub mod delta;
 pub mod folder;
+pub mod packed;
 pub mod recipe;
 pub mod safetensors;
 pub mod view;
@@ -111,6 +114,25 @@ pub enum Error {
         name: String,
         /// The format's name in the file.
         dtype: String,
+    },
+    /// A packed pipeline that cannot be used.
+    #[error("cannot use {}: {fault}", path.display())]
+    PackedFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, as a clause that ends with what to do.
+        fault: String,
+    },
+    /// A weight that is packed for kernels and cannot be changed any more.
+    #[error(
+        "`{name}` of {place} is packed already; merge LoRAs and change formats when the original \
+         model is packed"
+    )]
+    Packed {
+        /// Where the weight is.
+        place: String,
+        /// The weight.
+        name: String,
     },
     /// A correction that holds NaN or infinity.
     #[error("the correction of `{name}` of {place} holds NaN or infinity; use another copy of it")]

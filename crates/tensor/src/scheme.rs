@@ -79,19 +79,40 @@ impl WeightBits {
     }
 }
 
-impl fmt::Display for Scheme {
+impl fmt::Display for WeightScheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let WeightScheme { bits, granularity } = self.weights;
-        let mark = match (bits, granularity) {
+        let mark = match (self.bits, self.granularity) {
             (WeightBits::Four | WeightBits::Two, Granularity::Channel) => "c",
             _ => "",
         };
+        write!(f, "w{}{mark}", self.bits.count())
+    }
+}
+
+impl FromStr for WeightScheme {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (bits, granularity) = match text {
+            "w8" => (WeightBits::Eight, Granularity::Channel),
+            "w4" => (WeightBits::Four, Granularity::Group),
+            "w4c" => (WeightBits::Four, Granularity::Channel),
+            "w2" => (WeightBits::Two, Granularity::Group),
+            "w2c" => (WeightBits::Two, Granularity::Channel),
+            _ => return Err(format!("unknown weights {text:?}, use w8, w4, w2, w4c or w2c")),
+        };
+        Ok(Self { bits, granularity })
+    }
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let activations = match self.activations {
             ActivationScheme::Float => 16,
             ActivationScheme::Dynamic { levels: 15 } => 4,
             ActivationScheme::Dynamic { .. } => 8,
         };
-        write!(f, "w{}{mark}a{activations}", bits.count())
+        write!(f, "{}a{activations}", self.weights)
     }
 }
 
@@ -102,23 +123,15 @@ impl FromStr for Scheme {
         let fault = || {
             format!("unknown scheme {text:?}, use w8a8, w4a8, w2a8, w8a16, w4a16, w2a16 or w4ca8")
         };
-        let (weights, activations) =
-            text.strip_prefix('w').and_then(|rest| rest.split_once('a')).ok_or_else(fault)?;
+        let (weights, activations) = text.split_once('a').ok_or_else(fault)?;
         let activations = match activations {
             "16" => ActivationScheme::Float,
             "8" => ActivationScheme::Dynamic { levels: 255 },
             "4" => ActivationScheme::Dynamic { levels: 15 },
             _ => return Err(fault()),
         };
-        let (bits, granularity) = match weights {
-            "8" => (WeightBits::Eight, Granularity::Channel),
-            "4" => (WeightBits::Four, Granularity::Group),
-            "4c" => (WeightBits::Four, Granularity::Channel),
-            "2" => (WeightBits::Two, Granularity::Group),
-            "2c" => (WeightBits::Two, Granularity::Channel),
-            _ => return Err(fault()),
-        };
-        Ok(Self { weights: WeightScheme { bits, granularity }, activations })
+        let weights = weights.parse().map_err(|_| fault())?;
+        Ok(Self { weights, activations })
     }
 }
 

@@ -8,6 +8,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::file::{Checkpoint, Dtype, Error, TensorView};
+use crate::packed::PackedWeight;
 
 /// A handle to one tensor of a checkpoint. Cloning it is cheap, and clones are the same weight.
 #[derive(Clone)]
@@ -49,6 +50,11 @@ impl Weight {
     /// The number format of the checkpoint; `None` where the tensor cannot be read, which [`Weight::view`] explains.
     pub fn dtype(&self) -> Option<Dtype> {
         self.0.source.dtype(&self.0.name)
+    }
+
+    /// The weight as kernels read it, where the checkpoint holds it in that form.
+    pub fn packed(&self) -> Option<&PackedWeight> {
+        self.0.source.packed(&self.0.name)
     }
 
     /// The numbers, as the checkpoint stores them.

@@ -14,14 +14,19 @@ use crate::{output, report};
 
 /// Run the component as often as asked for.
 pub(crate) fn run(args: &Bench) -> Result<()> {
-    let model = engine::model(&args.engine)?;
+    let model = engine::model(&args.engine.source)?;
     let cpu = engine::cpu(args.engine.threads)?;
-    let plan = engine::plan(&args.engine, &cpu);
+    let plan = engine::plan(&args.engine, &model, &cpu)?;
     let inputs = Checkpoint::open(&args.inputs)?;
     let recording = match args.component {
         BenchComponent::Unet => pipeline::bench::unet(&model, &inputs)?,
         BenchComponent::Vae => pipeline::bench::vae(&model, &inputs)?,
     };
+    let component = match args.component {
+        BenchComponent::Unet => &model.unet,
+        BenchComponent::Vae => &model.vae,
+    };
+    let plan = plan.component(component.name);
     let session = Session::new(&cpu, &recording.recording, &plan)?;
     let mut weights = CpuWeights::default();
     cpu.prepare(&mut weights, session.program(), &Control::default())?;

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use kernels::isa::Level;
+use pipeline::Plan;
 use pipeline::model::{Extras, Model};
-use tensor::{Cpu, Plan, Precision};
+use tensor::{Cpu, Precision};
 
-use crate::args::{Engine, PrecisionArg};
+use crate::args::{Engine, PrecisionArg, Source};
 use crate::knobs;
 
 /// Name of the bundled model's folder.
@@ -40,18 +41,28 @@ pub(crate) fn faster(cpu: &Cpu) -> Precision {
     if cpu.has_fast_bf16() { Precision::Bf16 } else { Precision::F32 }
 }
 
-/// The plan for what was typed.
-pub(crate) fn plan(typed: &Engine, cpu: &Cpu) -> Plan {
-    let default = match typed.precision {
+/// The plan for what was typed: that of the model if it is packed, else one scheme for all of it.
+pub(crate) fn plan(typed: &Engine, model: &Model, cpu: &Cpu) -> Result<Plan> {
+    let precision = match typed.precision {
         PrecisionArg::Auto => faster(cpu),
         PrecisionArg::F32 => Precision::F32,
         PrecisionArg::Bf16 => Precision::Bf16,
     };
-    Plan { default, scheme: typed.scheme, ..Plan::default() }
+    Ok(match (&model.packed, typed.scheme) {
+        (Some(_), Some(scheme)) => {
+            bail!(
+                "--scheme {scheme}: {} is packed already; quantize the original model",
+                model.name
+            )
+        }
+        (Some(packed), None) => packed.plan.clone().with_precision(precision),
+        (None, Some(scheme)) => Plan::uniform(scheme, precision),
+        (None, None) => Plan::float(precision),
+    })
 }
 
 /// Open the model that was named, or the bundled one.
-pub(crate) fn model(typed: &Engine) -> Result<Model> {
+pub(crate) fn model(typed: &Source) -> Result<Model> {
     let path = match &typed.model {
         Some(path) => named(path),
         None => bundled()?,
@@ -69,7 +80,7 @@ fn named(path: &Path) -> PathBuf {
 
 fn bundled() -> Result<PathBuf> {
     let found = places().into_iter().map(|place| place.join(BUNDLED)).find(|path| path.is_dir());
-    found.context("no model: this version does not bundle one yet; name a diffusers folder or a .safetensors file with -m")
+    found.context("no model: this version does not bundle one yet; name a diffusers folder, a .safetensors or a .mixdq file with -m")
 }
 
 /// Where the bundled model may be, best first.

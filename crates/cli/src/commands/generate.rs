@@ -25,9 +25,9 @@ pub(crate) fn run(args: &Generate) -> Result<()> {
     let observer = |event| progress.tell(event);
     let watch = Watch { cancel: Some(&CANCEL), observer: Some(&observer) };
 
-    let model = engine::model(&args.engine)?;
+    let model = engine::model(&args.engine.source)?;
     let cpu = engine::cpu(args.engine.threads)?;
-    let plan = engine::plan(&args.engine, &cpu);
+    let plan = engine::plan(&args.engine, &model, &cpu)?;
     let pipeline = TextToImage::new(&cpu, &model, &plan);
     let settings = pipeline.settings(&request)?;
     announce(args, &settings);

@@ -3,22 +3,25 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use anyhow::{Context, Result};
-use pipeline::memory::Resident;
+use anyhow::{Context, Result, bail};
+use pipeline::memory::{Layer, Resident};
 use pipeline::model::{Component, Model};
 use pipeline::{Request, TextToImage};
 
 use super::engine;
 use crate::args::Inspect;
-use crate::report;
+use crate::report::{self, Details, Progress};
 
 /// Print it.
 pub(crate) fn run(args: &Inspect) -> Result<()> {
     let mut typed = args.engine.clone();
-    typed.model = typed.model.or_else(|| args.path.clone());
-    let model = engine::model(&typed)?;
+    typed.source.model = typed.source.model.or_else(|| args.path.clone());
+    let model = engine::model(&typed.source)?;
+    if args.verify {
+        verify(&model)?;
+    }
     let cpu = engine::cpu(typed.threads)?;
-    let plan = engine::plan(&typed, &cpu);
+    let plan = engine::plan(&typed, &model, &cpu)?;
     let request =
         Request { width: args.width, height: args.height, pictures: 1, ..Request::default() };
     let pipeline = TextToImage::new(&cpu, &model, &plan);
@@ -49,11 +52,23 @@ pub(crate) fn run(args: &Inspect) -> Result<()> {
         )?;
     }
     let size = format!("{}x{}", settings.width, settings.height);
-    table(&mut out, &memory, &format!("memory at {size} in {}", plan.default))?;
+    table(&mut out, &memory, &format!("memory at {size} in {}", plan.precision))?;
     if args.verbose {
         layers(&mut out, &memory)?;
     }
     report::print(&out);
+    Ok(())
+}
+
+/// Compare a packed model with its checksums.
+fn verify(model: &Model) -> Result<()> {
+    let Some(packed) = &model.packed else {
+        bail!("--verify: {} has no checksums; only packed models do", model.name)
+    };
+    let progress = Progress::new(Details::None);
+    packed.file.verify(&|done, total| progress.work("verify", done, total))?;
+    progress.finish();
+    report::say(&format!("{}: all checksums agree", model.name));
     Ok(())
 }
 
@@ -142,8 +157,13 @@ fn table(out: &mut String, memory: &[Resident], title: &str) -> Result<()> {
 fn layers(out: &mut String, memory: &[Resident]) -> Result<()> {
     for part in memory {
         writeln!(out, "\n{}: {} layers", part.name, part.layers.len())?;
-        for (name, precision) in &part.layers {
-            writeln!(out, "  {name} {precision}")?;
+        for layer in &part.layers {
+            let Layer { name, format, bytes, kernel } = layer;
+            writeln!(
+                out,
+                "  {name:<64} {format:<6} {bytes:>10} bytes  {kernel}",
+                format = format.to_string()
+            )?;
         }
     }
     Ok(())

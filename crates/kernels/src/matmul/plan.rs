@@ -33,6 +33,31 @@ pub(super) enum Way {
     Int8,
 }
 
+impl Way {
+    fn new(input: ActivationFormat, layout: &PanelLayout, cpu: &Cpu) -> Self {
+        match (input, layout.format) {
+            (ActivationFormat::U8, _) => Self::Int8,
+            (ActivationFormat::F32, _) => Self::F32,
+            (ActivationFormat::Bf16, PanelFormat::F32 | PanelFormat::F16) => Self::Widened,
+            (ActivationFormat::Bf16, _)
+                if cpu.has_bf16_dot() && layout.channels.is_multiple_of(2) =>
+            {
+                Self::Bf16Dot
+            }
+            (ActivationFormat::Bf16, _) => Self::Widened,
+        }
+    }
+}
+
+/// What multiplies activations of this format with panels of this layout, for reports.
+pub fn kernel_name(input: ActivationFormat, layout: &PanelLayout, cpu: &Cpu) -> String {
+    match Way::new(input, layout, cpu) {
+        Way::Int8 => format!("u8 x i8, {}", cpu.level().int8()),
+        Way::Bf16Dot => format!("bf16 x bf16, {}", cpu.level()),
+        Way::F32 | Way::Widened => format!("f32 x f32, {}", cpu.level()),
+    }
+}
+
 /// Sizes that follow from the shapes and the number of threads, and from nothing else.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
@@ -63,15 +88,7 @@ impl Plan {
         cpu: &Cpu,
     ) -> Self {
         let PanelLayout { format, taps, channels, .. } = *layout;
-        let way = match (input, format) {
-            (ActivationFormat::U8, _) => Way::Int8,
-            (ActivationFormat::F32, _) => Way::F32,
-            (ActivationFormat::Bf16, PanelFormat::F32 | PanelFormat::F16) => Way::Widened,
-            (ActivationFormat::Bf16, _) if cpu.has_bf16_dot() && channels.is_multiple_of(2) => {
-                Way::Bf16Dot
-            }
-            (ActivationFormat::Bf16, _) => Way::Widened,
-        };
+        let way = Way::new(input, layout, cpu);
         let block = BLOCK * way.per_group();
         let parts = channels.div_ceil(block).max(1);
         let channel_block = channels.div_ceil(parts).next_multiple_of(16).min(channels).max(1);

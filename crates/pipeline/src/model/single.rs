@@ -28,6 +28,7 @@ pub(super) fn open(path: &Path) -> Result<Model, Error> {
         vae: component("vae", file.vae),
         scheduler: file.scheduler,
         zeros_for_empty: file.family == Family::StableDiffusionXl,
+        packed: None,
         assumed: file.assumed,
         unread: file.unread,
     })

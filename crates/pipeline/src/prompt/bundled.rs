@@ -3,16 +3,19 @@
 //! The crate's own treatment of text differs from transformers' in the Unicode details, so it is
 //! handed one finished word at a time and does only the merging.
 
-use super::Marks;
 use super::front;
+use super::{Error, Marks};
+use crate::files::Files;
 use instant_clip_tokenizer::Tokenizer;
+use serde::{Deserialize, Serialize};
 use tokenizers::normalizers::Sequence;
 use tokenizers::pre_tokenizers::split::Split;
 use tokenizers::tokenizer::pre_tokenizer::{OffsetType, PreTokenizedString};
 use tokenizers::{NormalizedString, Normalizer, OffsetReferential, PreTokenizer, Result};
 
 /// What fills an encoding behind the end of the text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Padding {
     /// The end mark: the encoders of SD 1 and the first one of SDXL.
     EndOfText,
@@ -23,6 +26,25 @@ pub enum Padding {
 
 /// How many tokens CLIP's text encoders read.
 const LIMIT: usize = 77;
+
+/// The file that says that this vocabulary is meant, where a model's files are written anew.
+const FILE: &str = "clip.json";
+
+/// What that file holds.
+#[derive(Serialize, Deserialize)]
+struct Named {
+    padding: Padding,
+}
+
+/// The padding, if the files say that this vocabulary is meant.
+pub(super) fn named(files: &Files) -> std::result::Result<Option<Padding>, Error> {
+    let path = || files.path(FILE);
+    let bytes = files.read(FILE).map_err(|error| Error::Read { path: path(), error })?;
+    let Some(bytes) = bytes else { return Ok(None) };
+    let named: Named = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::Unsound { path: path(), fault: error.to_string() })?;
+    Ok(Some(named.padding))
+}
 
 pub(super) struct Bundled {
     merges: Tokenizer,
@@ -41,6 +63,12 @@ impl Bundled {
     pub(super) fn new(padding: Padding) -> Result<Self> {
         let (normalizer, splitter) = (front::normalizer()?, front::splitter()?);
         Ok(Self { merges: Tokenizer::new(), normalizer, splitter, padding })
+    }
+
+    /// The file that names this vocabulary.
+    pub(super) fn file(&self) -> (String, Vec<u8>) {
+        let named = serde_json::json!({ "padding": self.padding });
+        (FILE.to_owned(), named.to_string().into_bytes())
     }
 
     pub(super) fn marks(&self) -> Marks {

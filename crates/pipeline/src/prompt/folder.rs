@@ -6,9 +6,9 @@
 //! `special_tokens_map.json`.
 
 use super::{Error, Marks, front};
+use crate::files::Files;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::path::Path;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::pre_tokenizers::{PreTokenizerWrapper, byte_level::ByteLevel, sequence::Sequence};
 use tokenizers::{AddedToken, Tokenizer};
@@ -16,8 +16,16 @@ use tokenizers::{AddedToken, Tokenizer};
 /// How many tokens CLIP's text encoders read, where a folder does not say.
 const LIMIT: usize = 77;
 
-/// Files longer than this are no tokenizer's, bytes.
-const MAX_FILE: u64 = 64 << 20;
+/// The vocabulary in its newer form.
+const WHOLE: &str = "tokenizer.json";
+
+/// The vocabulary in its older form.
+const VOCAB: &str = "vocab.json";
+const MERGES: &str = "merges.txt";
+
+/// Which tokens are special.
+const CONFIG: &str = "tokenizer_config.json";
+const SPECIAL: &str = "special_tokens_map.json";
 
 #[derive(Default, Deserialize)]
 struct Config {
@@ -83,32 +91,36 @@ enum Merge {
 }
 
 /// Reads the folder's vocabulary and special tokens.
-pub(super) fn open(folder: &Path) -> Result<(Tokenizer, Marks), Error> {
-    let mut config = config(folder)?;
-    let model = if folder.join("tokenizer.json").is_file() {
-        let whole: Whole = json(&folder.join("tokenizer.json"))?;
+pub(super) fn open(files: &Files) -> Result<(Tokenizer, Marks), Error> {
+    let mut config = config(files)?;
+    let model = if let Some(whole) = json::<Whole>(files, WHOLE)? {
         config.added = whole.added_tokens;
         whole.model
-    } else if folder.join("vocab.json").is_file() {
-        let vocab = json(&folder.join("vocab.json"))?;
-        Model { vocab, merges: merges(&folder.join("merges.txt"))? }
+    } else if let Some(vocab) = json(files, VOCAB)? {
+        Model { vocab, merges: merges(files)? }
     } else {
-        return Err(Error::NoTokenizer { folder: folder.to_owned() });
+        return Err(Error::NoTokenizer { folder: files.path("") });
     };
-    let unsound = |fault: String| Error::Unsound { path: folder.to_owned(), fault };
+    let unsound = |fault: String| Error::Unsound { path: files.path(""), fault };
     let tokenizer = build(model, &config).map_err(|error| unsound(error.to_string()))?;
     let marks = marks(&tokenizer, &config).map_err(unsound)?;
     Ok((tokenizer, marks))
 }
 
-fn config(folder: &Path) -> Result<Config, Error> {
-    let optional = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
-    let mut config: Config =
-        optional("tokenizer_config.json").map(|path| json(&path)).transpose()?.unwrap_or_default();
+/// The files that [`open`] reads, by name.
+pub(super) fn copy(files: &Files) -> Result<Vec<(String, Vec<u8>)>, Error> {
+    let named = |name: &str| Ok(bytes(files, name)?.map(|bytes| (name.to_owned(), bytes)));
+    let whole = bytes(files, WHOLE)?.is_some();
+    let vocabulary: &[&str] = if whole { &[WHOLE] } else { &[VOCAB, MERGES] };
+    let all = vocabulary.iter().chain(&[CONFIG, SPECIAL]).map(|name| named(name));
+    Ok(all.collect::<Result<Vec<_>, Error>>()?.into_iter().flatten().collect())
+}
+
+fn config(files: &Files) -> Result<Config, Error> {
+    let mut config: Config = json(files, CONFIG)?.unwrap_or_default();
     if config.added_tokens_decoder.is_none()
-        && let Some(path) = optional("special_tokens_map.json")
+        && let Some(map) = json::<Special>(files, SPECIAL)?
     {
-        let map: Special = json(&path)?;
         let own = config.special;
         config.special = Special {
             bos: map.bos.or(own.bos),
@@ -205,9 +217,10 @@ impl Spelling {
 }
 
 /// `merges.txt`: a pair per line under a line that states a version.
-fn merges(path: &Path) -> Result<Vec<Merge>, Error> {
-    let text = String::from_utf8(bytes(path)?)
-        .map_err(|error| Error::Unsound { path: path.to_owned(), fault: error.to_string() })?;
+fn merges(files: &Files) -> Result<Vec<Merge>, Error> {
+    let unsound = |fault: String| Error::Unsound { path: files.path(MERGES), fault };
+    let bytes = bytes(files, MERGES)?.ok_or_else(|| unsound("it is not there".to_owned()))?;
+    let text = String::from_utf8(bytes).map_err(|error| unsound(error.to_string()))?;
     let lines = text.lines().filter(|line| !line.starts_with("#version") && !line.is_empty());
     Ok(lines.map(|line| Merge::Line(line.to_owned())).collect())
 }
@@ -217,16 +230,12 @@ fn merge_of(line: &str) -> Option<(String, String)> {
     (!right.contains(' ')).then(|| (left.to_owned(), right.to_owned()))
 }
 
-fn json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, Error> {
-    serde_json::from_slice(&bytes(path)?)
-        .map_err(|error| Error::Unsound { path: path.to_owned(), fault: error.to_string() })
+fn json<T: for<'de> Deserialize<'de>>(files: &Files, name: &str) -> Result<Option<T>, Error> {
+    let unsound = |fault| Error::Unsound { path: files.path(name), fault };
+    let Some(bytes) = bytes(files, name)? else { return Ok(None) };
+    serde_json::from_slice(&bytes).map_err(|error| unsound(error.to_string()))
 }
 
-fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
-    let read = |error| Error::Read { path: path.to_owned(), error };
-    if std::fs::metadata(path).map_err(read)?.len() > MAX_FILE {
-        let fault = "it is too long to be one".to_owned();
-        return Err(Error::Unsound { path: path.to_owned(), fault });
-    }
-    std::fs::read(path).map_err(read)
+fn bytes(files: &Files, name: &str) -> Result<Option<Vec<u8>>, Error> {
+    files.read(name).map_err(|error| Error::Read { path: files.path(name), error })
 }

@@ -1,13 +1,14 @@
 //! The CPU: every operation of a program becomes one call of a kernel.
 
 mod integers;
+mod pack;
 mod rows;
 mod weights;
 
 pub use weights::Weights;
 
 use kernels::attention::{self, Attention as AttentionKernel, AttentionShape, Heads};
-use kernels::format::{ActivationFormat, Activations, PanelLayout, Source};
+use kernels::format::{ActivationFormat, Activations, Source};
 use kernels::isa::Level;
 use kernels::matmul::{self, Conv2d, Epilogue, Gate, Matmul as MatmulKernel, Residual, Shift};
 use kernels::norm::{self, GroupNorm as GroupNormKernel, LayerNorm as LayerNormKernel};
@@ -19,9 +20,10 @@ use super::{Control, Device};
 use crate::Error;
 use crate::arena::{Arena, Lease};
 use crate::graph::{Activation, Mask};
+use crate::packed::{Form, PackedWeight};
 use crate::program::{
-    Attention, BufferId, Format, Geometry, GroupNorm, LayerNorm, Matmul, Numbers, Op, Operand,
-    Packing, PanelOrder, Program, Quantize, Results, Slot, Unary,
+    Attention, BufferId, Format, Geometry, GroupNorm, LayerNorm, Matmul, Op, Operand, Program,
+    Quantize, Results, Slot, Unary,
 };
 
 /// The CPU with a pool of threads and an instruction set.
@@ -52,17 +54,18 @@ impl Cpu {
         self.kernels.has_bf16_dot()
     }
 
-    /// The form of panels that a slot needs.
-    fn layout(slot: &Slot, format: kernels::format::PanelFormat, order: PanelOrder) -> PanelLayout {
-        let shape = slot.weight.shape();
-        let channels = if format.is_int() { shape[1].next_multiple_of(4) } else { shape[1] };
-        match order {
-            PanelOrder::Gated => PanelLayout::gated(format, shape[0] / 2, channels),
-            PanelOrder::Natural => {
-                let taps = shape[2..].iter().product();
-                PanelLayout { format, n: shape[0], taps, channels }
-            }
-        }
+    /// The weight of a slot in the form that kernels read: from a packed file, or made now.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read or is not finite.
+    pub fn packed(&self, slot: &Slot) -> Result<PackedWeight, Error> {
+        weights::prepared(slot, &self.kernels)
+    }
+
+    /// The form that the weight of a slot has or will have.
+    pub fn form(&self, slot: &Slot) -> Form {
+        weights::form(slot)
     }
 }
 
@@ -73,9 +76,7 @@ impl Device for Cpu {
     fn scratch(&self, op: &Op, program: &Program) -> usize {
         match op {
             Op::Matmul(m) => {
-                let slot = program.slot(m.weight);
-                let Packing::Panels(order, _) = slot.packing else { return 0 };
-                let layout = Self::layout(slot, weights::format(slot), order);
+                let Some(layout) = self.form(program.slot(m.weight)).layout() else { return 0 };
                 matmul::scratch_bytes(format(m.input), &geometry(m), &layout, &self.kernels)
             }
             Op::Attention(a) => attention::scratch_bytes(format(a.query), &shape(a), &self.kernels),
@@ -86,17 +87,13 @@ impl Device for Cpu {
     }
 
     fn resident_bytes(&self, slot: &Slot) -> usize {
-        match slot.packing {
-            Packing::Vector => 4 * slot.weight.elements(),
-            Packing::Rows => 0,
-            Packing::Panels(order, numbers) => {
-                let layout = Self::layout(slot, weights::format(slot), order);
-                match numbers {
-                    Numbers::Float(_) => layout.bytes(),
-                    Numbers::Integer(scheme) => integers::resident_bytes(scheme, &layout),
-                }
-            }
-        }
+        self.form(slot).resident_bytes()
+    }
+
+    fn kernel(&self, op: &Op, program: &Program) -> Option<String> {
+        let Op::Matmul(op) = op else { return None };
+        let layout = self.form(program.slot(op.weight)).layout()?;
+        Some(matmul::kernel_name(format(op.input), &layout, &self.kernels))
     }
 
     fn prepare(

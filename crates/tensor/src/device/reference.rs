@@ -45,6 +45,10 @@ impl Device for Reference {
         4 * slot.weight.elements()
     }
 
+    fn kernel(&self, op: &Op, _program: &Program) -> Option<String> {
+        matches!(op, Op::Matmul(_)).then(|| "sums in f64".to_owned())
+    }
+
     fn prepare(
         &self,
         weights: &mut Loaded,

@@ -7,6 +7,7 @@ use super::recipe::Change;
 use super::safetensors::SafeTensors;
 use super::view::{Bytes, supported};
 use super::{Delta, Dtype, Error, Recipe, TensorView, folder};
+use crate::packed::PackedWeight;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,13 +22,20 @@ pub struct Checkpoint {
 /// One name: the stored tensor and what becomes of it.
 #[derive(Clone, Debug)]
 struct Entry {
-    dtype: ::safetensors::Dtype,
-    stored: Vec<usize>,
-    bytes: Bytes,
+    source: Source,
     changes: Vec<Change>,
     /// The shape after the changes.
     shape: Vec<usize>,
     deltas: Vec<Arc<Delta>>,
+}
+
+/// What a file holds under a name.
+#[derive(Clone, Debug)]
+enum Source {
+    /// Numbers as they were trained.
+    Stored { dtype: ::safetensors::Dtype, shape: Vec<usize>, bytes: Bytes },
+    /// What kernels read; not to be changed any more.
+    Packed(Arc<PackedWeight>),
 }
 
 impl Checkpoint {
@@ -71,6 +79,18 @@ impl Checkpoint {
         Self::new(place, entries.collect())
     }
 
+    /// Weights that are packed already.
+    pub(super) fn from_packed(
+        place: &str,
+        weights: impl IntoIterator<Item = (String, PackedWeight)>,
+    ) -> Self {
+        let entry = |(name, weight): (String, PackedWeight)| {
+            let shape = weight.form().shape.clone();
+            (name, Entry::new(Source::Packed(Arc::new(weight)), shape))
+        };
+        Self::new(place, weights.into_iter().map(entry).collect())
+    }
+
     fn new(place: &str, entries: BTreeMap<String, Entry>) -> Self {
         Self { place: place.into(), entries: Arc::new(entries) }
     }
@@ -98,31 +118,51 @@ impl Checkpoint {
     /// The name of the number format a tensor is stored in, which need not be one that can be
     /// read.
     pub fn format(&self, name: &str) -> Option<String> {
-        self.entries.get(name).map(|entry| entry.dtype.to_string())
+        self.entries.get(name).map(|entry| match &entry.source {
+            Source::Stored { dtype, .. } => dtype.to_string(),
+            Source::Packed(weight) => weight.form().kind.to_string(),
+        })
     }
 
     /// The number format that a tensor is read in; `None` where it cannot be read.
     pub fn dtype(&self, name: &str) -> Option<Dtype> {
         let entry = self.entries.get(name)?;
-        let stored = supported(entry.dtype, &self.place, name).ok()?;
+        let Source::Stored { dtype, .. } = entry.source else { return None };
+        let stored = supported(dtype, &self.place, name).ok()?;
         Some(if entry.deltas.is_empty() { stored } else { Dtype::F32 })
+    }
+
+    /// A weight that is packed already.
+    pub fn packed(&self, name: &str) -> Option<&PackedWeight> {
+        match &self.entries.get(name)?.source {
+            Source::Packed(weight) => Some(weight),
+            Source::Stored { .. } => None,
+        }
     }
 
     /// Bytes that a tensor takes in its file.
     pub fn size(&self, name: &str) -> Option<usize> {
         let entry = self.entries.get(name)?;
-        Some(entry.shape.iter().product::<usize>() * entry.dtype.bitsize() / 8)
+        Some(match &entry.source {
+            Source::Stored { dtype, .. } => {
+                entry.shape.iter().product::<usize>() * dtype.bitsize() / 8
+            }
+            Source::Packed(weight) => weight.form().bytes(),
+        })
     }
 
     /// Reads a tensor: a window on its file where it is stored as it is wanted, else made now.
     ///
     /// # Errors
     ///
-    /// [`Error::Missing`], [`Error::Dtype`], and [`Error::NotFinite`] of a correction.
+    /// [`Error::Missing`], [`Error::Dtype`], [`Error::Packed`], and [`Error::NotFinite`] of a correction.
     pub fn tensor(&self, name: &str) -> Result<TensorView, Error> {
         let entry = self.entries.get(name).ok_or_else(|| self.missing(name))?;
-        let dtype = supported(entry.dtype, &self.place, name)?;
-        let stored = TensorView::new(dtype, entry.stored.clone(), entry.bytes.clone());
+        let Source::Stored { dtype, shape, bytes } = &entry.source else {
+            return Err(self.packed_already(name));
+        };
+        let dtype = supported(*dtype, &self.place, name)?;
+        let stored = TensorView::new(dtype, shape.clone(), bytes.clone());
         let view = entry.changes.iter().fold(stored, |view, change| change.apply(view));
         if entry.deltas.is_empty() {
             return Ok(view);
@@ -155,9 +195,12 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// [`Error::Missing`], and [`Error::Shape`] if it does not fit.
+    /// [`Error::Missing`], [`Error::Packed`], and [`Error::Shape`] if it does not fit.
     pub fn with_delta(mut self, name: &str, delta: Delta) -> Result<Self, Error> {
         let shape = self.shape(name).ok_or_else(|| self.missing(name))?;
+        if self.packed(name).is_some() {
+            return Err(self.packed_already(name));
+        }
         if let Some(obstacle) = delta.obstacle(shape) {
             return Err(self.misshapen(name, shape, obstacle));
         }
@@ -187,6 +230,10 @@ impl Checkpoint {
         Error::Missing { place: self.place.to_string(), name: name.to_owned() }
     }
 
+    fn packed_already(&self, name: &str) -> Error {
+        Error::Packed { place: self.place.to_string(), name: name.to_owned() }
+    }
+
     fn not_finite(&self, name: &str) -> Error {
         Error::NotFinite { place: self.place.to_string(), name: name.to_owned() }
     }
@@ -200,7 +247,8 @@ impl Checkpoint {
 impl Entry {
     fn of(file: &SafeTensors, name: &str) -> Option<Self> {
         let place = file.place(name)?;
-        Some(Self::new(place.dtype, place.shape.clone(), file.bytes(place)))
+        let (dtype, shape, bytes) = (place.dtype, place.shape.clone(), file.bytes(place));
+        Some(Self::stored(dtype, shape, bytes))
     }
 
     fn of_view(view: &TensorView) -> Self {
@@ -209,12 +257,15 @@ impl Entry {
             Dtype::F16 => ::safetensors::Dtype::F16,
             Dtype::Bf16 => ::safetensors::Dtype::BF16,
         };
-        Self::new(dtype, view.shape.clone(), view.shared_bytes())
+        Self::stored(dtype, view.shape.clone(), view.shared_bytes())
     }
 
-    fn new(dtype: ::safetensors::Dtype, shape: Vec<usize>, bytes: Bytes) -> Self {
-        let (stored, changes, deltas) = (shape.clone(), Vec::new(), Vec::new());
-        Self { dtype, stored, bytes, changes, shape, deltas }
+    fn stored(dtype: ::safetensors::Dtype, shape: Vec<usize>, bytes: Bytes) -> Self {
+        Self::new(Source::Stored { dtype, shape: shape.clone(), bytes }, shape)
+    }
+
+    fn new(source: Source, shape: Vec<usize>) -> Self {
+        Self { source, changes: Vec::new(), shape, deltas: Vec::new() }
     }
 }
 

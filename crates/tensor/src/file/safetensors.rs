@@ -163,6 +163,35 @@ impl SafeTensors {
         self.header.tensors.get(name)
     }
 
+    /// Bytes of the whole file.
+    pub(super) fn len(&self) -> usize {
+        self.mapping.as_slice().len()
+    }
+
+    /// The length and the header, with what fills it up.
+    pub(super) fn header_bytes(&self) -> &[u8] {
+        let first = self.header.tensors.values().map(|place| place.range.start).min();
+        &self.mapping.as_slice()[..first.unwrap_or(self.len())]
+    }
+
+    /// The tensors in the order in which they lie.
+    pub(super) fn in_order(&self) -> Vec<(&str, &Place)> {
+        let mut all: Vec<_> = self.header.tensors.iter().map(|(n, p)| (n.as_str(), p)).collect();
+        all.sort_by_key(|(_, place)| (place.range.start, place.range.end));
+        all
+    }
+
+    /// The bytes of `place`, which must be one of this file's.
+    pub(super) fn slice(&self, place: &Place) -> &[u8] {
+        &self.mapping.as_slice()[place.range.clone()]
+    }
+
+    /// Take the pages of `bytes`, a part of the file, out of this process's memory.
+    pub(super) fn drop_pages(&self, bytes: &[u8]) {
+        let start = bytes.as_ptr().addr().saturating_sub(self.mapping.as_slice().as_ptr().addr());
+        self.mapping.drop_pages(start..start + bytes.len());
+    }
+
     /// A window on `place`, which must be one of this file's.
     pub(super) fn bytes(&self, place: &Place) -> Bytes {
         Bytes::Mapped { mapping: Arc::clone(&self.mapping), range: place.range.clone() }

@@ -2,7 +2,7 @@
 
 use super::Error;
 use half::{bf16, f16, slice::HalfFloatSliceExt};
-use os::Mapping;
+use os::{Mapping, Region};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -55,10 +55,11 @@ pub struct TensorView {
 
 /// Where a tensor's bytes are.
 #[derive(Clone, Debug)]
-pub(super) enum Bytes {
+pub(crate) enum Bytes {
     Mapped { mapping: Arc<Mapping>, range: Range<usize> },
     Owned(Arc<Vec<u8>>),
     Numbers(Arc<Vec<f32>>),
+    Region(Arc<Region>),
 }
 
 impl TensorView {
@@ -77,7 +78,7 @@ impl TensorView {
         Self::new(Dtype::F32, shape.to_vec(), Bytes::Numbers(Arc::new(values)))
     }
 
-    pub(super) fn new(dtype: Dtype, shape: Vec<usize>, bytes: Bytes) -> Self {
+    pub(crate) fn new(dtype: Dtype, shape: Vec<usize>, bytes: Bytes) -> Self {
         debug_assert_eq!(shape.iter().product::<usize>() * dtype.size(), bytes.as_slice().len());
         Self { dtype, shape, bytes }
     }
@@ -116,9 +117,7 @@ impl TensorView {
 
     /// Asks the system to fetch the bytes, because they will be read soon.
     pub fn will_need(&self) {
-        if let Bytes::Mapped { mapping, range } = &self.bytes {
-            mapping.advise_will_need(range.clone());
-        }
+        self.bytes.advise_will_need();
     }
 
     /// Takes the bytes out of this process's memory after use. They stay readable.
@@ -127,7 +126,7 @@ impl TensorView {
     }
 
     /// The bytes, shared.
-    pub(super) fn shared_bytes(&self) -> Bytes {
+    pub(crate) fn shared_bytes(&self) -> Bytes {
         self.bytes.clone()
     }
 
@@ -152,15 +151,30 @@ impl TensorView {
 }
 
 impl Bytes {
-    pub(super) fn as_slice(&self) -> &[u8] {
+    pub(crate) fn of_numbers(numbers: Vec<f32>) -> Self {
+        Self::Numbers(Arc::new(numbers))
+    }
+
+    pub(crate) fn of_region(region: Region) -> Self {
+        Self::Region(Arc::new(region))
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
         match self {
             Self::Mapped { mapping, range } => &mapping.as_slice()[range.clone()],
             Self::Owned(bytes) => bytes,
             Self::Numbers(numbers) => bytemuck::cast_slice(numbers),
+            Self::Region(region) => region.as_slice(),
         }
     }
 
-    pub(super) fn drop_pages(&self) {
+    pub(crate) fn advise_will_need(&self) {
+        if let Self::Mapped { mapping, range } = self {
+            mapping.advise_will_need(range.clone());
+        }
+    }
+
+    pub(crate) fn drop_pages(&self) {
         if let Self::Mapped { mapping, range } = self {
             mapping.drop_pages(range.clone());
         }

@@ -1,167 +1,121 @@
-//! Weights in the forms that the kernels of the CPU read.
+//! The weights of a model, each in the form that the kernels of the CPU read.
 
 use std::collections::HashMap;
 
-use kernels::format::{PanelFormat, PanelLayout, Panels, Rows, Source, pack};
+use kernels::format::Panels;
+use kernels::matmul::{Dequantize, Ranges};
 
-use super::Cpu;
-use super::integers::{self, Integers};
-use crate::device::vector;
+use super::pack::pack;
 use crate::file::{Dtype, TensorView};
-use crate::program::{Numbers, Packing, PanelOrder, Slot};
+use crate::packed::{Form, Kind, Numbers, PackedWeight};
+use crate::program::{self, Packing, Slot};
 use crate::{Error, Precision};
-use os::Region;
 
 /// Weights, packed once and shared by all programs of a model.
 ///
-/// Panels are copies, so the pages of the file that they came from are given back at once: at no time do more than a
-/// few tensors exist twice.
+/// What a packed file holds is used where it lies. Panels that are made here are copies, so the pages of the file that
+/// they came from are given back at once: at no time do more than a few tensors exist twice.
 #[derive(Debug, Default)]
 pub struct Weights {
-    prepared: HashMap<Slot, Prepared>,
-}
-
-#[derive(Debug)]
-enum Prepared {
-    Vector(Vec<f32>),
-    Rows(TensorView),
-    Panels(PanelLayout, Region),
-    Integers(Integers),
+    prepared: HashMap<Slot, PackedWeight>,
 }
 
 impl Weights {
-    /// Bytes that they keep in memory; rows of embeddings stay in the file.
-    pub fn bytes(&self) -> usize {
-        self.prepared.values().map(Prepared::bytes).sum()
-    }
-
     pub(super) fn add(&mut self, slot: &Slot, cpu: &kernels::Cpu) -> Result<(), Error> {
-        if self.prepared.contains_key(slot) {
-            return Ok(());
+        if !self.prepared.contains_key(slot) {
+            self.prepared.insert(slot.clone(), prepared(slot, cpu)?);
         }
-        let prepared = match slot.packing {
-            Packing::Vector => Prepared::Vector(vector(&slot.weight)?),
-            Packing::Rows => Prepared::Rows(slot.weight.view()?),
-            Packing::Panels(order, numbers) => {
-                let view = slot.weight.view()?;
-                let prepared = match numbers {
-                    Numbers::Float(_) => packed(slot, order, &view, cpu)?,
-                    Numbers::Integer(scheme) => {
-                        let layout = Cpu::layout(slot, format(slot), order);
-                        let weight = (slot.weight.name(), &view, slot.weight.shape()[1]);
-                        Prepared::Integers(Integers::new(
-                            cpu,
-                            weight,
-                            (scheme, rows(order)),
-                            layout,
-                        )?)
-                    }
-                };
-                view.drop_pages();
-                prepared
-            }
-        };
-        self.prepared.insert(slot.clone(), prepared);
         Ok(())
     }
 
     pub(super) fn vector(&self, slot: &Slot) -> &[f32] {
-        match self.prepared.get(slot) {
-            Some(Prepared::Vector(numbers)) => numbers,
-            _ => panic!("{:?} is prepared before a program runs", slot.weight),
-        }
+        self.get(slot, PackedWeight::vector)
     }
 
-    pub(super) fn rows(&self, slot: &Slot) -> &TensorView {
-        match self.prepared.get(slot) {
-            Some(Prepared::Rows(view)) => view,
-            _ => panic!("{:?} is prepared before a program runs", slot.weight),
-        }
+    pub(super) fn rows(&self, slot: &Slot) -> TensorView {
+        self.get(slot, PackedWeight::rows)
     }
 
     pub(super) fn panels(&self, slot: &Slot) -> Panels<'_> {
-        match self.prepared.get(slot) {
-            Some(Prepared::Panels(layout, region)) => {
-                let bytes = &region.as_slice()[..layout.bytes()];
-                Panels { layout: *layout, bytes, multipliers: None }
-            }
-            Some(Prepared::Integers(integers)) => integers.panels(),
-            _ => panic!("{:?} is prepared before a program runs", slot.weight),
-        }
+        self.get(slot, PackedWeight::panels)
     }
-}
 
-impl Weights {
     /// The units of whole numbers; `None` where a slot has real ones.
     pub(super) fn dequantize<'a>(
         &'a self,
         slot: &Slot,
-        ranges: Option<kernels::matmul::Ranges<'a>>,
-    ) -> Option<kernels::matmul::Dequantize<'a>> {
-        match self.prepared.get(slot) {
-            Some(Prepared::Integers(integers)) => Some(integers.dequantize(ranges)),
-            _ => None,
-        }
+        ranges: Option<Ranges<'a>>,
+    ) -> Option<Dequantize<'a>> {
+        self.prepared.get(slot)?.dequantize(ranges)
+    }
+
+    fn get<'a, T>(&'a self, slot: &Slot, part: impl Fn(&'a PackedWeight) -> Option<T>) -> T {
+        let found = self.prepared.get(slot).and_then(part);
+        found.unwrap_or_else(|| panic!("{:?} is prepared before a program runs", slot.weight))
     }
 }
 
-impl Prepared {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Vector(numbers) => size_of_val(numbers.as_slice()),
-            Self::Rows(_) => 0,
-            Self::Panels(_, region) => region.len(),
-            Self::Integers(integers) => integers.bytes(),
-        }
+/// What lies in a file leaves this process's memory, so that no two networks of a picture are in it together.
+impl Drop for Weights {
+    fn drop(&mut self) {
+        self.prepared.values().for_each(PackedWeight::drop_pages);
     }
 }
 
-/// The number format of a slot's panels: in `f32` that of the checkpoint, so that nothing grows.
+/// A slot's weight from a packed file as it lies there, else made from the numbers of the checkpoint.
+pub(super) fn prepared(slot: &Slot, cpu: &kernels::Cpu) -> Result<PackedWeight, Error> {
+    let Some(packed) = slot.weight.packed() else {
+        return pack(slot, form(slot), cpu);
+    };
+    if !serves(packed.form().kind, slot.packing) {
+        let name = slot.weight.name().to_owned();
+        return Err(match packed.form().kind {
+            Kind::Absent => Error::Absent { name },
+            kind => Error::Form { name, found: kind.to_string() },
+        });
+    }
+    packed.advise_will_need();
+    Ok(packed.clone())
+}
+
+/// Whether a stored form is one that a slot can read. Panels of bf16 meet real activations of either precision.
+fn serves(kind: Kind, packing: Packing) -> bool {
+    match (kind, packing) {
+        (Kind::Vector, Packing::Vector) | (Kind::Rows(_), Packing::Rows) => true,
+        (Kind::Panels(stored, numbers), Packing::Panels(order, wanted)) => {
+            stored == order
+                && match (numbers, wanted) {
+                    (Numbers::Float(Dtype::Bf16), program::Numbers::Float(_)) => true,
+                    (Numbers::Integer(stored), program::Numbers::Integer(wanted)) => {
+                        stored == wanted
+                    }
+                    _ => false,
+                }
+        }
+        _ => false,
+    }
+}
+
+/// What a slot's weight is or becomes: in `f32` panels of the checkpoint's own width, so that nothing grows.
 ///
 /// A tensor that cannot be read is reported when it is packed.
-pub(super) fn format(slot: &Slot) -> PanelFormat {
-    match slot.packing {
-        Packing::Panels(_, Numbers::Integer(scheme)) => integers::format(scheme),
-        Packing::Panels(_, Numbers::Float(Precision::Bf16)) => PanelFormat::Bf16,
-        _ => match slot.weight.dtype() {
-            Some(Dtype::F16) => PanelFormat::F16,
-            Some(Dtype::Bf16) => PanelFormat::Bf16,
-            Some(Dtype::F32) | None => PanelFormat::F32,
-        },
+pub(super) fn form(slot: &Slot) -> Form {
+    let weight = &slot.weight;
+    if let Some(packed) = weight.packed() {
+        return packed.form().clone();
     }
-}
-
-fn packed(
-    slot: &Slot,
-    order: PanelOrder,
-    view: &TensorView,
-    cpu: &kernels::Cpu,
-) -> Result<Prepared, Error> {
-    let layout = Cpu::layout(slot, format(slot), order);
-    let bytes = layout.bytes();
-    let mut region = Region::new(bytes).map_err(|error| Error::Memory { bytes, error })?;
-    let rows = rows(order);
-    let out = &mut region.as_mut_slice()[..bytes];
-    let result = match view.dtype {
-        Dtype::F32 => aligned(view.bytes(), |n| pack(cpu, (Source::F32(n), rows), layout, out)),
-        Dtype::F16 => aligned(view.bytes(), |n| pack(cpu, (Source::F16(n), rows), layout, out)),
-        Dtype::Bf16 => aligned(view.bytes(), |n| pack(cpu, (Source::Bf16(n), rows), layout, out)),
+    let stored = weight.dtype().unwrap_or(Dtype::F32);
+    let kind = match slot.packing {
+        Packing::Vector => Kind::Vector,
+        Packing::Rows => Kind::Rows(stored),
+        Packing::Panels(order, numbers) => {
+            let numbers = match numbers {
+                program::Numbers::Integer(scheme) => Numbers::Integer(scheme),
+                program::Numbers::Float(Precision::Bf16) => Numbers::Float(Dtype::Bf16),
+                program::Numbers::Float(Precision::F32) => Numbers::Float(stored),
+            };
+            Kind::Panels(order, numbers)
+        }
     };
-    result.map_err(|_| Error::NonFiniteWeight { name: slot.weight.name().to_owned() })?;
-    Ok(Prepared::Panels(layout, region))
-}
-
-fn rows(order: PanelOrder) -> Rows {
-    match order {
-        PanelOrder::Natural => Rows::Natural,
-        PanelOrder::Gated => Rows::Interleaved16,
-    }
-}
-
-/// See bytes as numbers; a copy only where a file's header put them at an odd place.
-fn aligned<T: bytemuck::Pod, R>(bytes: &[u8], f: impl FnOnce(&[T]) -> R) -> R {
-    match bytemuck::try_cast_slice(bytes) {
-        Ok(numbers) => f(numbers),
-        Err(_) => f(&bytemuck::pod_collect_to_vec(bytes)),
-    }
+    Form { shape: weight.shape().to_vec(), kind }
 }

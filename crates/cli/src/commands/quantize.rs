@@ -1,0 +1,67 @@
+//! A model → one packed file.
+
+use std::io::BufWriter;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use pipeline::Plan;
+use pipeline::model::Model;
+use tensor::{Control, Precision, Scheme};
+
+use super::engine;
+use crate::args::Quantize;
+use crate::output;
+use crate::report::{self, Details, Progress};
+
+/// Set by Ctrl-C; looked at before every layer.
+static CANCEL: AtomicBool = AtomicBool::new(false);
+
+/// Pack what was asked for.
+pub(crate) fn run(args: &Quantize) -> Result<()> {
+    let start = Instant::now();
+    let path = &args.output;
+    ensure!(!path.is_dir(), "{} is a folder; name a file", path.display());
+    let model = engine::model(&args.source)?;
+    ensure!(
+        model.packed.is_none(),
+        "{} is packed already; name the original model with -m",
+        model.name
+    );
+    let plan = plan(args, &model)?;
+    let cpu = engine::cpu(args.threads)?;
+    ctrlc::set_handler(|| CANCEL.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
+    let file = output::temporary(path)?;
+    let progress = Progress::new(Details::None);
+    let show = |done, total| progress.work("quantize", done, total);
+    let control = Control { cancel: Some(&CANCEL), progress: Some(&show) };
+    let out = BufWriter::with_capacity(1 << 20, file);
+    let written = pipeline::pack::pack(&model, &plan, &cpu, (out, &control))?;
+    let file = written.into_inner().map_err(|error| pipeline::Error::Write(error.into_error()))?;
+    let bytes = file.as_file().metadata()?.len();
+    output::keep(file, path)?;
+    progress.total(start.elapsed());
+    report::say(&format!("{}: {:.1} MiB", path.display(), bytes as f64 / f64::from(1 << 20)));
+    Ok(())
+}
+
+/// The plan in the file that was named, or one scheme for the UNet and one for the rest.
+fn plan(args: &Quantize, model: &Model) -> Result<Plan> {
+    if let Some(path) = &args.plan {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the plan {}", path.display()))?;
+        let fault = |fault: String| anyhow::anyhow!("the plan {}: {fault}", path.display());
+        let plan = Plan::from_toml(&text).map_err(fault)?;
+        plan.check(model).map_err(fault)?;
+        return Ok(plan);
+    }
+    if let Some(scheme) = args.scheme {
+        return Ok(Plan::uniform(scheme, Precision::Bf16));
+    }
+    let scheme = |bits: u8| -> Result<Scheme> {
+        format!("w{bits}a{}", args.acts).parse().map_err(anyhow::Error::msg)
+    };
+    // Text encoders are small beside the UNet, and a decoder of few bits draws visible noise.
+    let others = Plan::uniform(scheme(8)?, Precision::Bf16);
+    Ok(others.with_component("unet", scheme(args.weights)?))
+}

@@ -1,0 +1,111 @@
+//! A model → one packed file.
+
+use std::collections::HashSet;
+use std::io::Write;
+
+use serde_json::{Value, json};
+use tensor::file::packed::{Contents, Writer};
+use tensor::packed::{Form, Kind};
+use tensor::program::Slot;
+use tensor::{Control, Cpu, Precision, Program};
+
+use crate::model::Component;
+use crate::{Error, Model, Plan, Request, TextToImage, memory};
+
+/// Write `model` with each layer in the format that `plan` says. Layers of real numbers are stored as bf16.
+///
+/// The bytes depend on the model and the plan alone.
+///
+/// # Errors
+///
+/// If the plan does not fit the model, a weight cannot be read or is not finite, nothing can be written, or the
+/// control says to stop.
+pub fn pack<W: Write>(
+    model: &Model,
+    plan: &Plan,
+    cpu: &Cpu,
+    (out, control): (W, &Control<'_>),
+) -> Result<W, Error> {
+    let plan = plan.clone().with_precision(Precision::Bf16);
+    plan.check(model).map_err(|fault| Error::Request(format!("the plan does not fit: {fault}")))?;
+    let components = slots(model, &plan, cpu)?;
+    let mut contents = Contents {
+        plan: plan.to_toml(model.components().map(|component| component.name)),
+        files: files(model)?,
+        ..Contents::default()
+    };
+    let writer = concat!("mixdq ", env!("CARGO_PKG_VERSION"));
+    contents.metadata.insert("mixdq.writer".into(), writer.into());
+    contents.metadata.insert("mixdq.model".into(), model.name.clone());
+    for (component, slots) in &components {
+        contents.weights.extend(listed(component, slots, model, cpu)?);
+    }
+    let mut writer = Writer::new(out, &contents).map_err(Error::Write)?;
+    let slots = || components.iter().flat_map(|(_, slots)| slots);
+    let total = slots().count();
+    for (i, slot) in slots().enumerate() {
+        control.check(i, total)?;
+        writer.weight(&cpu.packed(slot)?).map_err(Error::Write)?;
+    }
+    control.check(total, total)?;
+    writer.finish().map_err(Error::Write)
+}
+
+/// The weights that a picture needs, in the order in which it needs them.
+fn slots<'a>(
+    model: &'a Model,
+    plan: &'a Plan,
+    cpu: &'a Cpu,
+) -> Result<Vec<(&'a Component, Vec<Slot>)>, Error> {
+    let pipeline = TextToImage::new(cpu, model, plan);
+    let request = Request::default();
+    let recordings = pipeline.recordings(&request, &pipeline.settings(&request)?)?;
+    let programs = recordings.into_iter().map(|(component, recording)| {
+        let plan = plan.component(component.name);
+        (component, Program::compile(&recording, &plan, &|_, _| 0).slots)
+    });
+    Ok(programs.collect())
+}
+
+/// A component's weights for the list of contents: those that are stored, then those that no picture reads.
+fn listed(
+    component: &Component,
+    slots: &[Slot],
+    model: &Model,
+    cpu: &Cpu,
+) -> Result<Vec<(String, String, Form)>, Error> {
+    let entry = |name: &str, form| (component.name.to_owned(), name.to_owned(), form);
+    let mut list: Vec<_> =
+        slots.iter().map(|slot| entry(slot.weight.name(), cpu.form(slot))).collect();
+    let mut known: HashSet<String> = memory::unread(model, component)?.into_iter().collect();
+    for slot in slots {
+        let first = known.insert(slot.weight.name().to_owned());
+        assert!(first, "{} is needed in one form only", slot.weight.name());
+    }
+    for name in component.weights.names().filter(|name| !known.contains(*name)) {
+        let shape = component.weights.shape(name).unwrap_or_default().to_vec();
+        list.push(entry(name, Form { shape, kind: Kind::Absent }));
+    }
+    Ok(list)
+}
+
+/// The small files, by their path in the layout of diffusers.
+fn files(model: &Model) -> Result<Vec<(String, Vec<u8>)>, Error> {
+    let text = |path: String, value: &Value| (path, value.to_string().into_bytes());
+    let index = json!({
+        "_class_name": model.kind.class(),
+        "force_zeros_for_empty_prompt": model.zeros_for_empty,
+    });
+    let mut files = vec![
+        text("model_index.json".into(), &index),
+        text("scheduler/scheduler_config.json".into(), &model.scheduler),
+    ];
+    for component in model.components() {
+        files.push(text(format!("{}/config.json", component.name), &component.config));
+    }
+    for (encoder, folder) in model.encoders.iter().zip(["tokenizer", "tokenizer_2"]) {
+        let own = encoder.tokenizer.files()?.into_iter();
+        files.extend(own.map(|(name, bytes)| (format!("{folder}/{name}"), bytes)));
+    }
+    Ok(files)
+}

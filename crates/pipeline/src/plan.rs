@@ -1,0 +1,227 @@
+//! Which number format each layer of each component has, as a file that people can read and write.
+//!
+//! ```toml
+//! version = 1
+//!
+//! [unet]
+//! default = "w4a8"
+//!
+//! [unet.layers]
+//! conv_in = "w8a8"
+//! "time_embedding.linear_1" = "float"
+//! ```
+//!
+//! A component that is not listed has real numbers.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tensor::{LayerFormat, Precision, Scheme};
+
+use crate::model::Model;
+
+/// The version of the format that this library reads and writes.
+const VERSION: u32 = 1;
+
+/// The word for real numbers.
+const FLOAT: &str = "float";
+
+/// The format of every layer of every component.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// What real numbers are computed in.
+    pub precision: Precision,
+    components: BTreeMap<String, Layers>,
+    /// Of components that are not listed.
+    others: Option<Scheme>,
+}
+
+/// The formats of one component; `None` is real.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Layers {
+    default: Option<Scheme>,
+    layers: BTreeMap<String, Option<Scheme>>,
+}
+
+/// The file.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    version: u32,
+    #[serde(flatten)]
+    components: BTreeMap<String, WrittenLayers>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenLayers {
+    default: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    layers: BTreeMap<String, String>,
+}
+
+impl Plan {
+    /// Real numbers everywhere.
+    pub fn float(precision: Precision) -> Self {
+        Self { precision, ..Self::default() }
+    }
+
+    /// The same scheme for every layer of every component.
+    pub fn uniform(scheme: Scheme, precision: Precision) -> Self {
+        Self { precision, others: Some(scheme), ..Self::default() }
+    }
+
+    /// The same with this scheme for every layer of one component.
+    pub fn with_component(mut self, component: &str, scheme: Scheme) -> Self {
+        let layers = Layers { default: Some(scheme), ..Layers::default() };
+        self.components.insert(component.to_owned(), layers);
+        self
+    }
+
+    /// The same with another precision of real numbers.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
+    /// The formats of one component.
+    pub fn component(&self, component: &str) -> tensor::Plan {
+        let precision = self.precision;
+        let format = |scheme: &Option<Scheme>| match scheme {
+            Some(scheme) => LayerFormat::Integer(*scheme),
+            None => LayerFormat::Float(precision),
+        };
+        let Some(layers) = self.components.get(component) else {
+            return tensor::Plan { default: precision, scheme: self.others, ..Default::default() };
+        };
+        let exceptions = layers.layers.iter();
+        tensor::Plan {
+            default: precision,
+            scheme: layers.default,
+            layers: exceptions.map(|(name, scheme)| (name.clone(), format(scheme))).collect(),
+        }
+    }
+
+    /// Read a file.
+    ///
+    /// # Errors
+    ///
+    /// A clause that says what is wrong with it.
+    pub fn from_toml(text: &str) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        // The version first: what else a newer one holds is not known.
+        let Version { version } = toml::from_str(text).map_err(|error| said(&error))?;
+        if version != VERSION {
+            return Err(format!("it has version {version}, and this program reads {VERSION}"));
+        }
+        let written: Written = toml::from_str(text).map_err(|error| said(&error))?;
+        let components = written.components.into_iter().map(|(name, component)| {
+            let layers = component.layers.into_iter();
+            let layers = layers.map(|(layer, format)| Ok((layer, scheme(&format)?)));
+            let default = scheme(&component.default)?;
+            Ok((name, Layers { default, layers: layers.collect::<Result<_, String>>()? }))
+        });
+        let components = components.collect::<Result<_, String>>()?;
+        Ok(Self { components, ..Self::default() })
+    }
+
+    /// What [`Plan::from_toml`] reads, for these components.
+    ///
+    /// # Panics
+    ///
+    /// Never: maps of strings can be written.
+    pub fn to_toml<'a>(&self, components: impl IntoIterator<Item = &'a str>) -> String {
+        let word = |scheme: Option<Scheme>| scheme.map_or(FLOAT.to_owned(), |s| s.to_string());
+        let components = components.into_iter().map(|name| {
+            let others = Layers { default: self.others, ..Layers::default() };
+            let layers = self.components.get(name).unwrap_or(&others);
+            let exceptions = layers.layers.iter();
+            let written = WrittenLayers {
+                default: word(layers.default),
+                layers: exceptions.map(|(name, scheme)| (name.clone(), word(*scheme))).collect(),
+            };
+            (name.to_owned(), written)
+        });
+        let written = Written { version: VERSION, components: components.collect() };
+        toml::to_string(&written).expect("maps of strings can be written")
+    }
+
+    /// Whether the model has all components and layers that are named.
+    ///
+    /// # Errors
+    ///
+    /// A clause that names the first that it does not have.
+    pub fn check(&self, model: &Model) -> Result<(), String> {
+        for (name, layers) in &self.components {
+            let Some(component) = model.components().find(|component| component.name == name)
+            else {
+                return Err(format!("the model has no component `{name}`"));
+            };
+            let known = |layer: &str| component.weights.contains(&format!("{layer}.weight"));
+            if let Some(layer) = layers.layers.keys().find(|layer| !known(layer)) {
+                return Err(format!("`{name}` has no layer `{layer}`"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn scheme(text: &str) -> Result<Option<Scheme>, String> {
+    if text == FLOAT { Ok(None) } else { text.parse().map(Some) }
+}
+
+/// A parser's message on one line.
+fn said(error: &toml::de::Error) -> String {
+    error.message().lines().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = r#"
+        version = 1
+        [unet]
+        default = "w4a8"
+        [unet.layers]
+        conv_in = "w8a8"
+        "time_embedding.linear_1" = "float"
+        [vae]
+        default = "float"
+    "#;
+
+    #[test]
+    fn formats_are_those_of_the_file() {
+        let plan = Plan::from_toml(EXAMPLE).unwrap().with_precision(Precision::Bf16);
+        let unet = plan.component("unet");
+        assert_eq!(unet.layer("conv_out").to_string(), "w4a8");
+        assert_eq!(unet.layer("conv_in").to_string(), "w8a8");
+        assert_eq!(unet.layer("time_embedding.linear_1").to_string(), "bf16");
+        assert_eq!(plan.component("vae").layer("conv_in").to_string(), "bf16");
+        assert_eq!(plan.component("text_encoder").layer("x").to_string(), "bf16");
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let plan = Plan::from_toml(EXAMPLE).unwrap();
+        let text = plan.to_toml(["unet", "vae"]);
+        assert_eq!(Plan::from_toml(&text).unwrap(), plan);
+        let uniform = Plan::uniform("w8a8".parse().unwrap(), Precision::F32);
+        let read = Plan::from_toml(&uniform.to_toml(["vae"])).unwrap();
+        assert_eq!(read.component("vae"), uniform.component("vae"));
+    }
+
+    #[test]
+    fn faults_are_named() {
+        let fault = |text: &str| Plan::from_toml(text).unwrap_err();
+        assert!(fault("version = 2\n[unet]\nnew = 1").contains("version 2"));
+        assert!(fault("[unet]\ndefault = 'w8a8'").contains("version"));
+        assert!(fault("version = 1\n[unet]\ndefault = 'w9a8'").contains("w9a8"));
+        assert!(fault("version = 1\n[unet]\ndefaults = 'w8a8'").contains("defaults"));
+        assert!(
+            fault("version = 1\n[unet]\ndefault = 'float'\n[unet.layers]\na = 'w8'")
+                .contains("unknown scheme")
+        );
+    }
+}

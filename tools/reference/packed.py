@@ -1,0 +1,180 @@
+"""A second reader of packed models, written from docs/format.md, and what they compute in PyTorch.
+
+    packed.py MODEL.mixdq                                  lists what is in it and checks all sums
+    packed.py MODEL.mixdq unet --inputs FILE --ours FILE   compares one call with `mixdq bench --save`
+
+The second form builds the network in diffusers with the weights that the file stands for, rounds the
+input of every layer as the plan says, and prints the signal-to-noise ratio of our output to its own.
+"""
+
+import argparse
+import json
+import sys
+import tomllib
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "peers"))
+import network  # noqa: E402
+
+GROUP, PANEL = 64, 64
+
+
+def up(number, multiple):
+    return -(-number // multiple) * multiple
+
+
+class Packed:
+    def __init__(self, path):
+        self.path = path
+        self.file = safe_open(path, "np")
+        self.metadata = self.file.metadata()
+        assert self.metadata["mixdq.version"] == "1"
+        self.weights = json.loads(self.metadata["mixdq.weights"])
+        self.plan = tomllib.loads(self.metadata["mixdq.plan"])
+
+    def small(self, path):
+        return self.file.get_tensor(path).tobytes()
+
+    def check(self):
+        """Compare everything with its checksum; the number of sums."""
+        data = Path(self.path).read_bytes()
+        start = 8 + int.from_bytes(data[:8], "little")
+        header = json.loads(data[8:start])
+        places = sorted((entry["data_offsets"], name) for name, entry in header.items()
+                        if name != "__metadata__")
+        assert places[-1][1] == "mixdq/checksums"
+        found = [zlib.crc32(data[:start])]
+        found += [zlib.crc32(data[start + a:start + b]) for (a, b), _ in places[:-1]]
+        assert found == self.file.get_tensor("mixdq/checksums").tolist()
+        return len(found)
+
+    def weight(self, component, name):
+        """The numbers of a weight, as float32 in the shape of diffusers."""
+        record = self.weights[component][name]
+        shape, form = record["shape"], record["form"].split()
+        full = f"{component}/{name}"
+        if form[0] in ("vector", "rows"):
+            return torch.from_numpy(self.file.get_tensor(full).astype(np.float32))
+        if form[0] == "absent":
+            return torch.zeros(shape)
+        outputs, channels, taps = shape[0], shape[1], int(np.prod(shape[2:], dtype=int))
+        gated = form[0] == "gated"
+        lanes = 2 * up(outputs // 2, 16) if gated else up(outputs, 16)
+        if form[1] == "bf16":
+            padded = up(channels, 2)
+            with safe_open(self.path, "pt") as file:
+                panels = file.get_tensor(full + ".panels").float().numpy()
+            codes = self.panels(panels, lanes, taps * padded, 2)
+        else:
+            padded = up(channels, 4)
+            codes = self.codes(form[1], full, lanes, taps * padded).astype(np.float32)
+            if form[1] in ("w4", "w2"):
+                groups = -(-padded // GROUP)
+                multipliers = self.file.get_tensor(full + ".multipliers").reshape(-1, taps * groups, PANEL)
+                multipliers = multipliers.transpose(0, 2, 1).reshape(-1, taps, groups)[:lanes]
+                codes *= multipliers.repeat(GROUP, axis=2)[:, :, :padded].reshape(lanes, -1)
+            sums = self.file.get_tensor(full + ".sums")
+            assert np.array_equal(codes.astype(np.int64).sum(1), sums.astype(np.int64)), full
+            codes *= self.file.get_tensor(full + ".scales")[:, None]
+        if gated:
+            turns = codes.reshape(-1, 2, 16, codes.shape[1])
+            codes = np.concatenate([turns[:, half].reshape(-1, codes.shape[1])[:outputs // 2]
+                                    for half in (0, 1)])
+        numbers = codes[:outputs].reshape(outputs, taps, padded)[:, :, :channels]
+        return torch.from_numpy(numbers.transpose(0, 2, 1).reshape(shape).copy())
+
+    def codes(self, numbers, full, lanes, depth):
+        """`[lanes, depth]` whole numbers."""
+        bits = int(numbers[1])
+        raw = self.file.get_tensor(full + ".panels")
+        parts = 8 // bits
+        bytes_deep = up(depth, 4 * parts) // parts
+        lines = self.panels(raw, lanes, bytes_deep, 4)
+        if bits == 8:
+            return lines
+        quads = lines.view(np.uint8).reshape(lanes, -1, 1, 4)
+        codes = np.concatenate([quads >> (bits * part) & (2**bits - 1) for part in range(parts)], axis=2)
+        codes = codes.reshape(lanes, -1)[:, :depth].astype(np.int16)
+        return codes - 8 if bits == 4 else 2 * codes - 3
+
+    @staticmethod
+    def panels(flat, lanes, depth, together):
+        """Panels `[depth / together][width][together]` one after another, as `[lanes, depth]`."""
+        rows, at = [], 0
+        for start in range(0, lanes, PANEL):
+            width = min(PANEL, lanes - start)
+            padded = up(depth, together)
+            panel = flat[at:at + width * padded].reshape(-1, width, together)
+            rows.append(panel.transpose(1, 0, 2).reshape(width, -1)[:, :depth])
+            at += width * padded
+        assert at == flat.size
+        return np.concatenate(rows)
+
+    def acts(self, component, layer):
+        """Bits of a layer's input."""
+        plan = self.plan.get(component, {"default": "float"})
+        scheme = plan.get("layers", {}).get(layer, plan["default"])
+        return 16 if scheme == "float" else int(scheme.split("a")[1])
+
+
+def rounded(x, dims, levels):
+    """Codes with one range for each index of the dimensions that `dims` leaves out, and back."""
+    low = x.amin(dims, keepdim=True).clamp(max=0)
+    high = x.amax(dims, keepdim=True).clamp(min=0)
+    unit = (high - low) / levels
+    unit = torch.where(unit < torch.finfo(torch.float32).tiny, torch.ones_like(unit), unit)
+    zero = torch.round(-low / unit)
+    return unit * ((torch.round(x * (1 / unit)) + zero).clamp(0, levels) - zero)
+
+
+def build(packed, component):
+    """The component in diffusers, with the file's weights and rounded activations."""
+    import diffusers
+
+    config = json.loads(packed.small(f"{component}/config.json"))
+    kind = getattr(diffusers, config["_class_name"])
+    with torch.device("meta"):
+        model = kind.from_config(config)
+    names = model.state_dict().keys()
+    state = {name: packed.weight(component, name) for name in names if name in packed.weights[component]}
+    missing = [name for name in names if name not in state]
+    state |= {name: torch.zeros_like(model.state_dict()[name], device="cpu") for name in missing}
+    state = {name: tensor.reshape(model.state_dict()[name].shape) for name, tensor in state.items()}
+    model.load_state_dict(state, assign=True)
+    for name, layer in model.named_modules():
+        bits = packed.acts(component, name)
+        if bits == 16 or not isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d)):
+            continue
+        dims = (1, 2, 3) if isinstance(layer, torch.nn.Conv2d) else (-1,)
+        layer.register_forward_pre_hook(
+            lambda _, args, dims=dims, bits=bits: (rounded(args[0], dims, 2**bits - 1), *args[1:]))
+    return (network.Step if component == "unet" else network.Decode)(model.eval())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file")
+    parser.add_argument("component", nargs="?", choices=["unet", "vae"])
+    parser.add_argument("--inputs")
+    parser.add_argument("--ours")
+    options = parser.parse_args()
+    packed = Packed(options.file)
+    if options.component is None:
+        print(f"{packed.check()} checksums agree; {packed.metadata['mixdq.writer']}")
+        for component, weights in packed.weights.items():
+            forms = [record["form"] for record in weights.values()]
+            print(component, {form: forms.count(form) for form in sorted(set(forms))})
+        return
+    model = build(packed, options.component)
+    with torch.inference_mode():
+        reference = model(*network.inputs(options.component, options.inputs)).double()
+    print(f"{network.sqnr(reference, network.output(options.ours)):.2f} dB")
+
+
+if __name__ == "__main__":
+    main()
