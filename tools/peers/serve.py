@@ -2,7 +2,8 @@
 
     serve.py unet|vae ENGINE PRECISION --model DIR --inputs FILE --save FILE [--threads 2]
 
-ENGINE is `openvino` or `torch`, PRECISION `f32` or `bf16`. The output of the last run is saved, as f32
+ENGINE is `openvino` or `torch`, PRECISION `f32`, `bf16` or, for OpenVINO, `w8a8`: quantized by NNCF, with
+bf16 for what it leaves real. The output of the last run is saved, as f32
 under the name `output`, when standard input ends. A file converted for OpenVINO stays in `--cache`.
 """
 
@@ -45,14 +46,37 @@ def converted(options):
     return path
 
 
+def quantized(options):
+    """The network with whole weights and activations, by NNCF's own choice of where."""
+    source = converted(options)
+    path = source.with_name(source.stem + "-w8a8.xml")
+    if not path.exists():
+        import nncf
+        import openvino as ov
+
+        # Only speed is looked at: one sample for the ranges, and nothing that trades time for quality.
+        sample = [t.numpy() for t in network.inputs(options.component, options.inputs)]
+        model = nncf.quantize(
+            ov.Core().read_model(source), nncf.Dataset([sample]), subset_size=1,
+            model_type=nncf.ModelType.TRANSFORMER if options.component == "unet" else None,
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                disable_bias_correction=True,
+                smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(convolution=-1, matmul=-1)))
+        ov.save_model(model, path, compress_to_fp16=False)
+        del model
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+    return path
+
+
 def openvino(options):
     import openvino as ov
     import openvino.properties as properties
     import openvino.properties.hint as hint
 
     core = ov.Core()
-    precision = {"f32": ov.Type.f32, "bf16": ov.Type.bf16}[options.precision]
-    compiled = core.compile_model(converted(options), "CPU", {
+    precision = ov.Type.f32 if options.precision == "f32" else ov.Type.bf16
+    path = (quantized if options.precision == "w8a8" else converted)(options)
+    compiled = core.compile_model(path, "CPU", {
         hint.inference_precision: precision,
         hint.performance_mode: hint.PerformanceMode.LATENCY,
         hint.execution_mode: hint.ExecutionMode.PERFORMANCE,
@@ -91,7 +115,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("component", choices=["unet", "vae"])
     parser.add_argument("engine", choices=["openvino", "torch"])
-    parser.add_argument("precision", choices=["f32", "bf16"])
+    parser.add_argument("precision", choices=["f32", "bf16", "w8a8"])
     parser.add_argument("--model", required=True)
     parser.add_argument("--inputs", required=True)
     parser.add_argument("--save", required=True)

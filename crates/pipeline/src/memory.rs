@@ -80,9 +80,8 @@ impl<'a, D: Device> TextToImage<'a, D> {
     }
 
     fn resident(&self, name: &'static str, recording: &Recording) -> Resident {
-        let scratch = |op: &_, program: &_| self.device.scratch(op, program);
         let plan = self.plan.component(name);
-        let program = Program::compile(recording, &plan, &scratch);
+        let program = Program::compile(recording, &plan, self.device);
         Resident {
             name,
             weights: program.slots.iter().map(|slot| self.device.resident_bytes(slot)).sum(),

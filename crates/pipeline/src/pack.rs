@@ -62,7 +62,7 @@ fn slots<'a>(
     let recordings = pipeline.recordings(&request, &pipeline.settings(&request)?)?;
     let programs = recordings.into_iter().map(|(component, recording)| {
         let plan = plan.component(component.name);
-        (component, Program::compile(&recording, &plan, &|_, _| 0).slots)
+        (component, Program::compile(&recording, &plan, cpu).slots)
     });
     Ok(programs.collect())
 }

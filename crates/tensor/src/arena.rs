@@ -11,7 +11,7 @@ use std::ops::Range;
 use bytemuck::Pod;
 
 use crate::Error;
-use crate::program::{Buffer, BufferId, Program};
+use crate::program::{Band, Buffer, BufferId, Program};
 use os::Region;
 
 /// Memory for the buffers of one program.
@@ -33,13 +33,14 @@ impl Arena {
         Ok(Self { region, buffers: program.buffers.clone() })
     }
 
-    /// Borrow buffers for one operation.
-    pub fn lease(&mut self) -> Lease<'_> {
+    /// Borrow buffers for one operation, all of their rows or those of a band.
+    pub fn lease<'a>(&'a mut self, band: Option<&'a Band>) -> Lease<'a> {
         let region = self.region.as_mut_slice();
         Lease {
             base: region.as_mut_ptr(),
             len: region.len(),
             buffers: &self.buffers,
+            band,
             lent: Vec::with_capacity(8),
             region: PhantomData,
         }
@@ -62,6 +63,7 @@ pub struct Lease<'a> {
     base: *mut u8,
     len: usize,
     buffers: &'a [Buffer],
+    band: Option<&'a Band>,
     lent: Vec<(Range<usize>, Access)>,
     region: PhantomData<&'a mut [u8]>,
 }
@@ -101,7 +103,11 @@ impl<'a> Lease<'a> {
     }
 
     fn lend(&mut self, id: BufferId, access: Access) -> Range<usize> {
-        let range = range(&self.buffers[id.0]);
+        let buffer = &self.buffers[id.0];
+        let range = match self.band.map(|band| band.bytes(buffer)) {
+            Some(part) => buffer.offset + part.start..buffer.offset + part.end,
+            None => range(buffer),
+        };
         assert!(range.end <= self.len, "a buffer lies in its arena");
         let meets = |other: &Range<usize>| other.start < range.end && range.start < other.end;
         let clash = self

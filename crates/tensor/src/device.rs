@@ -10,21 +10,15 @@ pub use reference::{Buffers, Loaded, Reference};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::program::{BufferId, Op, Program, Slot};
+use crate::program::{Band, BufferId, Op, Program, Target};
 use crate::{Error, Weight};
 
 /// Something that runs programs.
-pub trait Device {
+pub trait Device: Target {
     /// Its memory for the buffers of one program.
     type Memory;
     /// Weights in the forms that its kernels read, shared by programs of one model.
     type Weights: Default;
-
-    /// Working memory that `op` needs, in bytes.
-    fn scratch(&self, op: &Op, program: &Program) -> usize;
-
-    /// Bytes that a weight of a program keeps in memory once it is prepared.
-    fn resident_bytes(&self, slot: &Slot) -> usize;
 
     /// What multiplies in `op`, for reports; `None` where nothing is multiplied with a weight.
     fn kernel(&self, op: &Op, program: &Program) -> Option<String>;
@@ -54,7 +48,7 @@ pub trait Device {
     /// Copy the bytes of a buffer out.
     fn read(&self, memory: &Self::Memory, buffer: BufferId) -> Vec<u8>;
 
-    /// Run one operation. Its weights are borrowed for just as long.
+    /// Run one operation, on all rows or on those of a band. Its weights are borrowed for just as long.
     ///
     /// # Errors
     ///
@@ -62,6 +56,7 @@ pub trait Device {
     fn execute(
         &self,
         op: &Op,
+        band: Option<&Band>,
         program: &Program,
         memory: &mut Self::Memory,
         weights: &Self::Weights,

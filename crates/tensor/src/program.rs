@@ -3,11 +3,12 @@
 //! A program holds no pointers and no numbers, so any [`Device`](crate::device::Device) can run it: buffers are ranges
 //! of an arena that the device allocates, weights are slots that it fills in its own way.
 
+mod bands;
 mod compile;
 mod layout;
 mod op;
 
-pub use compile::Scratch;
+pub use bands::{Band, Bands};
 pub(crate) use layout::{Lifetime, place};
 pub use op::{
     Attention, Conv, Convert, Geometry, GroupNorm, LayerNorm, Matmul, Op, Operand, Quantize,
@@ -18,6 +19,18 @@ use std::panic::Location;
 
 use crate::graph::NodeId;
 use crate::{Shape, Weight};
+
+/// What a program's layout depends on beside its recording and plan: the device that will run it.
+pub trait Target {
+    /// Working memory that `op` needs, in bytes.
+    fn scratch(&self, op: &Op, program: &Program) -> usize;
+
+    /// Bytes that a weight of a program keeps in memory once it is prepared.
+    fn resident_bytes(&self, slot: &Slot) -> usize;
+
+    /// Bytes that rows of a band may take so that they stay near the cores; zero where bands do not help.
+    fn near_bytes(&self) -> usize;
+}
 
 /// Number of a buffer in its program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +66,8 @@ pub struct Buffer {
     pub elements: usize,
     /// Where it begins, in bytes; a multiple of 64.
     pub offset: usize,
+    /// Whether it holds the rows of one band only; see [`Bands`].
+    pub is_band: bool,
 }
 
 /// What a weight has to become before a kernel can read it.
@@ -124,6 +139,8 @@ pub struct Port {
 pub struct Program {
     /// Operations in the order in which they run.
     pub steps: Vec<Step>,
+    /// Those that run band by band, in order.
+    pub bands: Vec<Bands>,
     /// All buffers.
     pub buffers: Vec<Buffer>,
     /// All weights.

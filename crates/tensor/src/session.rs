@@ -1,7 +1,7 @@
 //! A program with its memory: write inputs, run, read outputs.
 
 use crate::device::{Control, Device};
-use crate::program::{Format, Port, Program};
+use crate::program::{Band, BufferId, Format, Port, Program, Step};
 use crate::{Error, Plan, Recording};
 
 /// A program that is ready to run on a device.
@@ -21,8 +21,7 @@ impl<'d, D: Device> Session<'d, D> {
     ///
     /// If the memory cannot be allocated.
     pub fn new(device: &'d D, recording: &Recording, plan: &Plan) -> Result<Self, Error> {
-        let scratch = |op: &_, program: &_| device.scratch(op, program);
-        Self::with_program(device, Program::compile(recording, plan, &scratch))
+        Self::with_program(device, Program::compile(recording, plan, device))
     }
 
     /// Allocate the memory of a compiled program.
@@ -88,7 +87,24 @@ impl<'d, D: Device> Session<'d, D> {
     ///
     /// If an input is missing, a weight cannot be delivered, or the control says to stop.
     pub fn run(&mut self, weights: &D::Weights, control: &Control<'_>) -> Result<(), Error> {
-        self.run_with(weights, control, |_, _| Ok(()))
+        self.run_with(weights, control, |_, _, _| Ok(()))
+    }
+
+    /// Run all operations and tell `after` of each that is done; of those that run in bands, once for each band.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::run`].
+    pub fn observe(
+        &mut self,
+        weights: &D::Weights,
+        control: &Control<'_>,
+        after: &mut dyn FnMut(&Step),
+    ) -> Result<(), Error> {
+        self.run_with(weights, control, |session, step, _| {
+            after(&session.program.steps[step]);
+            Ok(())
+        })
     }
 
     /// Run all operations and look at each result: find the first layer that produced NaN or infinity.
@@ -97,11 +113,11 @@ impl<'d, D: Device> Session<'d, D> {
     ///
     /// [`Error::NonFinite`] with its name, and what [`Session::run`] reports.
     pub fn diagnose(&mut self, weights: &D::Weights, control: &Control<'_>) -> Result<(), Error> {
-        self.run_with(weights, control, |session, step| {
+        self.run_with(weights, control, |session, step, band| {
             let step = &session.program.steps[step];
-            let results = step.op.results();
-            let f32 = results.iter().filter(|b| session.program.buffer(**b).format == Format::F32);
-            let finite = f32.map(|b| session.device.read(&session.memory, *b)).all(|bytes| {
+            let results = step.op.results().into_iter();
+            let f32 = results.filter(|b| session.program.buffer(*b).format == Format::F32);
+            let finite = f32.map(|b| session.rows(b, band)).all(|bytes| {
                 bytes
                     .chunks_exact(4)
                     .all(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).is_finite())
@@ -110,22 +126,54 @@ impl<'d, D: Device> Session<'d, D> {
         })
     }
 
+    /// The bytes of a buffer, or of the rows of a band.
+    fn rows(&self, id: BufferId, band: Option<&Band>) -> Vec<u8> {
+        let mut bytes = self.device.read(&self.memory, id);
+        if let Some(rows) = band.map(|band| band.bytes(self.program.buffer(id))) {
+            bytes.truncate(rows.end);
+            bytes.drain(..rows.start);
+        }
+        bytes
+    }
+
     fn run_with(
         &mut self,
         weights: &D::Weights,
         control: &Control<'_>,
-        after: impl Fn(&Self, usize) -> Result<(), Error>,
+        mut after: impl FnMut(&Self, usize, Option<&Band>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         for (port, bytes) in self.program.inputs.iter().zip(&self.staged) {
             let bytes = bytes.as_ref().ok_or_else(|| fault(&port.name, "was not set".into()))?;
             self.device.write(&mut self.memory, port.buffer, bytes);
         }
         let total = self.program.steps.len();
-        for i in 0..total {
-            control.check(i, total)?;
-            let op = &self.program.steps[i].op;
-            self.device.execute(op, &self.program, &mut self.memory, weights)?;
-            after(self, i)?;
+        let mut step = 0;
+        while step < total {
+            let bands = self.program.bands.iter().find(|bands| bands.steps.start == step).cloned();
+            let Some(bands) = bands else {
+                control.check(step, total)?;
+                let op = &self.program.steps[step].op;
+                self.device.execute(op, None, &self.program, &mut self.memory, weights)?;
+                after(self, step, None)?;
+                step += 1;
+                continue;
+            };
+            for band in bands.iter() {
+                let done = bands.steps.len() * band.rows.start / bands.rows;
+                control.check(bands.steps.start + done, total)?;
+                for step in bands.steps.clone() {
+                    let op = band.of(&self.program.steps[step].op);
+                    self.device.execute(
+                        &op,
+                        Some(&band),
+                        &self.program,
+                        &mut self.memory,
+                        weights,
+                    )?;
+                    after(self, step, Some(&band))?;
+                }
+            }
+            step = bands.steps.end;
         }
         control.check(total, total)
     }

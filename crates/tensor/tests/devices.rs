@@ -226,8 +226,7 @@ fn until(
     plan: &Plan,
 ) -> Vec<Vec<f32>> {
     let part = Part { outputs: live, given: &[] };
-    let scratch = |op: &_, program: &_| cpu.scratch(op, program);
-    let program = Program::compile_part(recording, part, plan, &scratch);
+    let program = Program::compile_part(recording, part, plan, cpu);
     let mut session = Session::with_program(cpu, program).unwrap();
     let mut weights = CpuWeights::default();
     cpu.prepare(&mut weights, session.program(), &Control::default()).unwrap();
@@ -247,8 +246,7 @@ fn from(
 ) -> Vec<f32> {
     let outputs: Vec<_> = recording.outputs().iter().map(|(_, id)| *id).collect();
     let part = Part { outputs: &outputs, given: live };
-    let scratch = |op: &_, program: &_| cpu.scratch(op, program);
-    let program = Program::compile_part(recording, part, plan, &scratch);
+    let program = Program::compile_part(recording, part, plan, cpu);
     let mut session = Session::with_program(cpu, program).unwrap();
     let mut weights = CpuWeights::default();
     cpu.prepare(&mut weights, session.program(), &Control::default()).unwrap();
@@ -257,6 +255,56 @@ fn from(
     }
     session.run(&weights, &Control::default()).unwrap();
     session.read("y").unwrap()
+}
+
+/// A transformer block's operations on `rows` tokens, as far as each token is alone.
+fn tokens(g: &Graph, rows: usize) -> Value<'_> {
+    let x = g.input("x", [2, rows, 40]);
+    let (gamma, beta) = (weight("n.weight", &[40], 1.0), weight("n.bias", &[40], 0.5));
+    let (w, b) = (weight("l.weight", &[96, 40], 0.2), weight("l.bias", &[96], 0.5));
+    let (u, v) = (weight("m.weight", &[40, 48], 0.2), weight("m.bias", &[40], 0.5));
+    let h = x + x.layer_norm(1e-5, &gamma, &beta).linear(&w, Some(&b)).geglu().linear(&u, Some(&v));
+    h + h.activate(Activation::Silu).layer_norm(1e-5, &gamma, &beta)
+}
+
+#[test]
+fn bands_change_nothing() {
+    for rows in [130, 150, 400] {
+        let graph = Graph::new();
+        let y = tokens(&graph, rows);
+        let recording = graph.finish(&[("y", y)]).unwrap();
+        let schemes = [None, Some("w8a8"), Some("w4a16")].into_iter();
+        let precisions = [Precision::F32, Precision::Bf16];
+        for (scheme, precision) in schemes.flat_map(|scheme| precisions.map(|p| (scheme, p))) {
+            let plan = match scheme {
+                Some(scheme) => Plan::integers(scheme.parse().unwrap(), precision),
+                None => Plan::uniform(precision),
+            };
+            let draw = |near: usize, threads| {
+                let cpu = Cpu::detect(threads).with_near_bytes(near);
+                let mut session = Session::new(&cpu, &recording, &plan).unwrap();
+                let bands = session.program().bands.len();
+                assert_eq!(bands > 0, near > 0, "{rows} rows, {plan:?}");
+                let arena = session.program().arena;
+                let mut weights = CpuWeights::default();
+                cpu.prepare(&mut weights, session.program(), &Control::default()).unwrap();
+                let x = numbers(2 * rows * 40, 1);
+                session.write("x", &x).unwrap();
+                session.run(&weights, &Control::default()).unwrap();
+                session.diagnose(&weights, &Control::default()).unwrap();
+                (session.read("y").unwrap(), arena)
+            };
+            let (whole, all) = draw(0, 1);
+            for threads in [1, 3] {
+                let (banded, arena) = draw(1 << 10, threads);
+                assert_eq!(whole, banded, "{rows} rows, {plan:?}");
+                assert!(
+                    rows < 400 || arena < all,
+                    "{rows} rows: {arena} bytes in bands, {all} without"
+                );
+            }
+        }
+    }
 }
 
 #[test]

@@ -85,28 +85,24 @@ impl Timed<'_> {
 
     /// The time of each kind of operation, slowest first.
     fn kinds(&mut self) -> Result<()> {
-        let cell = std::cell::RefCell::new((Instant::now(), Vec::new()));
-        let progress = |_, _| {
-            let now = Instant::now();
-            let mut state = cell.borrow_mut();
-            let took = now - state.0;
-            state.1.push(took);
-            state.0 = now;
-        };
-        self.session.run(&self.weights, &Control { cancel: None, progress: Some(&progress) })?;
-        let times = cell.into_inner().1;
-        let mut kinds: BTreeMap<String, (Duration, u64)> = BTreeMap::new();
-        for (step, time) in self.session.program().steps.iter().zip(&times[1..]) {
+        let mut kinds: BTreeMap<String, (Duration, u64, usize)> = BTreeMap::new();
+        for step in &self.session.program().steps {
             let kind = kinds.entry(step.op.label()).or_default();
-            kind.0 += *time;
             kind.1 += step.op.multiply_adds();
+            kind.2 += 1;
         }
+        let mut last = Instant::now();
+        self.session.observe(&self.weights, &Control::default(), &mut |step| {
+            let now = Instant::now();
+            kinds.entry(step.op.label()).or_default().0 += now - last;
+            last = now;
+        })?;
         let mut rows: Vec<_> = kinds.into_iter().collect();
-        rows.sort_by_key(|(_, (time, _))| std::cmp::Reverse(*time));
-        for (kind, (time, work)) in rows {
+        rows.sort_by_key(|(_, (time, ..))| std::cmp::Reverse(*time));
+        for (kind, (time, work, count)) in rows {
             let seconds = time.as_secs_f64();
             report::print(&format!(
-                "{seconds:>8.4} s {:>8.1} GMAC/s  {kind}\n",
+                "{seconds:>8.4} s {:>8.1} GMAC/s  {count:>3} x {kind}\n",
                 work as f64 / seconds / 1e9
             ));
         }

@@ -118,8 +118,7 @@ impl<'a> Network<'a> {
     fn run(&self, nodes: &[NodeId]) -> Vec<Vec<f32>> {
         let device = Cpu::detect(1);
         let part = Part { outputs: nodes, given: &[] };
-        let scratch = |op: &_, program: &_| device.scratch(op, program);
-        let program = Program::compile_part(self.recording, part, &Plan::default(), &scratch);
+        let program = Program::compile_part(self.recording, part, &Plan::default(), &device);
         let names: Vec<String> = program.outputs.iter().map(|port| port.name.clone()).collect();
         let mut weights = <Cpu as Device>::Weights::default();
         device.prepare(&mut weights, &program, &Control::default()).unwrap();

@@ -22,26 +22,37 @@ use crate::arena::{Arena, Lease};
 use crate::graph::{Activation, Mask};
 use crate::packed::{Form, PackedWeight};
 use crate::program::{
-    Attention, BufferId, Format, Geometry, GroupNorm, LayerNorm, Matmul, Op, Operand, Program,
-    Quantize, Results, Slot, Unary,
+    Attention, Band, BufferId, Format, Geometry, GroupNorm, LayerNorm, Matmul, Op, Operand,
+    Program, Quantize, Results, Slot, Target, Unary,
 };
+
+/// What rows of a band may take for each thread: about a second-level cache.
+const NEAR_BYTES: usize = 1 << 20;
 
 /// The CPU with a pool of threads and an instruction set.
 #[derive(Debug)]
 pub struct Cpu {
     kernels: kernels::Cpu,
+    /// What rows of a band may take for each thread.
+    near: usize,
 }
 
 impl Cpu {
     /// This many threads, and the best instruction set up to `level` that this CPU has.
     pub fn new(threads: usize, level: Level) -> Self {
         let kernels = kernels::Cpu::new(Threads::new(threads), level);
-        Self { kernels: kernels.unwrap_or_else(|| kernels::Cpu::detect(threads)) }
+        let kernels = kernels.unwrap_or_else(|| kernels::Cpu::detect(threads));
+        Self { kernels, near: NEAR_BYTES }
     }
 
     /// This many threads and the best instruction set.
     pub fn detect(threads: usize) -> Self {
-        Self { kernels: kernels::Cpu::detect(threads) }
+        Self { kernels: kernels::Cpu::detect(threads), near: NEAR_BYTES }
+    }
+
+    /// The same with bands of rows that take about this many bytes for each thread; none for zero.
+    pub fn with_near_bytes(self, near: usize) -> Self {
+        Self { near, ..self }
     }
 
     /// The instruction set in use.
@@ -69,10 +80,7 @@ impl Cpu {
     }
 }
 
-impl Device for Cpu {
-    type Memory = Arena;
-    type Weights = Weights;
-
+impl Target for Cpu {
     fn scratch(&self, op: &Op, program: &Program) -> usize {
         match op {
             Op::Matmul(m) => {
@@ -89,6 +97,15 @@ impl Device for Cpu {
     fn resident_bytes(&self, slot: &Slot) -> usize {
         self.form(slot).resident_bytes()
     }
+
+    fn near_bytes(&self) -> usize {
+        self.near * self.kernels.threads.count()
+    }
+}
+
+impl Device for Cpu {
+    type Memory = Arena;
+    type Weights = Weights;
 
     fn kernel(&self, op: &Op, program: &Program) -> Option<String> {
         let Op::Matmul(op) = op else { return None };
@@ -124,12 +141,13 @@ impl Device for Cpu {
     fn execute(
         &self,
         op: &Op,
+        band: Option<&Band>,
         program: &Program,
         memory: &mut Arena,
         weights: &Weights,
     ) -> Result<(), Error> {
         let run = Run { cpu: &self.kernels, program, weights };
-        let mut lease = memory.lease();
+        let mut lease = memory.lease(band);
         match op {
             Op::Matmul(op) => run.matmul(op, &mut lease),
             Op::Attention(op) => run.attention(op, &mut lease),
@@ -138,8 +156,8 @@ impl Device for Cpu {
             Op::Unary(op) => run.unary(op, &mut lease),
             Op::Simple(op) => run.simple(op, &mut lease),
             Op::Convert(op) => {
-                let (input, output) = (lease.read(op.input), lease.write(op.output));
-                let extent = activation::Extent::flat(run.program.buffer(op.input).elements);
+                let (input, output): (&[f32], _) = (lease.read(op.input), lease.write(op.output));
+                let extent = activation::Extent::flat(input.len());
                 let output = Output::bf16(output, extent.columns);
                 convert::Convert { input: Source::F32(input), extent, output }.run(&self.kernels);
             }

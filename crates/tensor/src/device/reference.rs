@@ -12,8 +12,8 @@ use super::{Control, Device, by_tap, vector};
 use crate::Error;
 use crate::graph::{Activation, Mask};
 use crate::program::{
-    Attention, BufferId, Conv, Format, Geometry, GroupNorm, LayerNorm, Matmul, Numbers, Op,
-    Packing, Program, Quantize, Results, Simple, SimpleKind, Slot, SlotId,
+    Attention, Band, BufferId, Conv, Format, Geometry, GroupNorm, LayerNorm, Matmul, Numbers, Op,
+    Packing, Program, Quantize, Results, Simple, SimpleKind, Slot, SlotId, Target,
 };
 use crate::quantizer::Row;
 use crate::scheme::WeightScheme;
@@ -33,10 +33,7 @@ pub struct Buffers {
 /// Weights as `f32`: as the checkpoint has them, or what their codes stand for.
 pub type Loaded = HashMap<Slot, Vec<f32>>;
 
-impl Device for Reference {
-    type Memory = Buffers;
-    type Weights = Loaded;
-
+impl Target for Reference {
     fn scratch(&self, _op: &Op, _program: &Program) -> usize {
         0
     }
@@ -44,6 +41,15 @@ impl Device for Reference {
     fn resident_bytes(&self, slot: &Slot) -> usize {
         4 * slot.weight.elements()
     }
+
+    fn near_bytes(&self) -> usize {
+        0
+    }
+}
+
+impl Device for Reference {
+    type Memory = Buffers;
+    type Weights = Loaded;
 
     fn kernel(&self, op: &Op, _program: &Program) -> Option<String> {
         matches!(op, Op::Matmul(_)).then(|| "sums in f64".to_owned())
@@ -92,6 +98,7 @@ impl Device for Reference {
     fn execute(
         &self,
         op: &Op,
+        _band: Option<&Band>,
         program: &Program,
         memory: &mut Buffers,
         weights: &Loaded,

@@ -8,21 +8,18 @@ use super::op::{
 };
 use super::{
     Buffer, BufferId, Format, Lifetime, Numbers, Packing, PanelOrder, Port, Program, Slot, SlotId,
-    Step, place,
+    Step, Target, bands, place,
 };
 use crate::graph::fuse::{Fused, Part, Uses, fuse};
 use crate::graph::{Kind, Node, NodeId, Recording};
 use crate::scheme::ActivationScheme;
 use crate::{LayerFormat, Plan, Precision, Shape, Weight};
 
-/// How much working memory an operation needs on the device that will run it, in bytes.
-pub type Scratch<'a> = &'a dyn Fn(&Op, &Program) -> usize;
-
 impl Program {
     /// Compile all of a recording.
-    pub fn compile(recording: &Recording, plan: &Plan, scratch: Scratch<'_>) -> Self {
+    pub fn compile(recording: &Recording, plan: &Plan, target: &dyn Target) -> Self {
         let outputs: Vec<NodeId> = recording.outputs().iter().map(|(_, id)| *id).collect();
-        Self::compile_part(recording, Part { outputs: &outputs, given: &[] }, plan, scratch)
+        Self::compile_part(recording, Part { outputs: &outputs, given: &[] }, plan, target)
     }
 
     /// Compile a part of a recording: the values `part.outputs` from the inputs and the values `part.given`.
@@ -32,7 +29,7 @@ impl Program {
         recording: &Recording,
         part: Part<'_>,
         plan: &Plan,
-        scratch: Scratch<'_>,
+        target: &dyn Target,
     ) -> Self {
         let uses = Uses::new(recording, part);
         let groups = fuse(recording, &uses);
@@ -46,7 +43,7 @@ impl Program {
             compiler.emit(group);
         }
         compiler.outputs(part);
-        compiler.finish(scratch)
+        compiler.finish(target)
     }
 }
 
@@ -78,6 +75,7 @@ impl<'a> Compiler<'a> {
     fn new(recording: &'a Recording, uses: &'a Uses<'a>, plan: &'a Plan) -> Self {
         let program = Program {
             steps: Vec::new(),
+            bands: Vec::new(),
             buffers: Vec::new(),
             slots: Vec::new(),
             inputs: Vec::new(),
@@ -468,7 +466,7 @@ impl<'a> Compiler<'a> {
     }
 
     fn buffer(&mut self, format: Format, elements: usize) -> BufferId {
-        self.program.buffers.push(Buffer { format, elements, offset: 0 });
+        self.program.buffers.push(Buffer { format, elements, offset: 0, is_band: false });
         BufferId(self.program.buffers.len() - 1)
     }
 
@@ -491,9 +489,11 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn finish(mut self, scratch: Scratch<'_>) -> Program {
+    fn finish(mut self, target: &dyn Target) -> Program {
+        let lives = self.lifetimes();
+        bands::find(&mut self.program, &lives, target);
         for i in 0..self.program.steps.len() {
-            let bytes = scratch(&self.program.steps[i].op, &self.program);
+            let bytes = self.scratch(i, target);
             if bytes > 0 {
                 let buffer = self.buffer(Format::Bytes, bytes);
                 self.program.steps[i].op.set_scratch(buffer);
@@ -505,6 +505,17 @@ impl<'a> Compiler<'a> {
         }
         self.program.arena = arena;
         self.program
+    }
+
+    /// Working memory of a step, for all that it is run on.
+    fn scratch(&self, step: usize, target: &dyn Target) -> usize {
+        let op = &self.program.steps[step].op;
+        let bands = self.program.bands.iter().find(|bands| bands.steps.contains(&step));
+        let parts: Vec<Op> = match bands {
+            Some(bands) => bands.iter().map(|band| band.of(op)).collect(),
+            None => vec![op.clone()],
+        };
+        parts.iter().map(|op| target.scratch(op, &self.program)).max().unwrap_or(0)
     }
 
     fn lifetimes(&self) -> Vec<Lifetime> {
@@ -528,6 +539,17 @@ impl<'a> Compiler<'a> {
         }
         for port in &program.outputs {
             touch(port.buffer, program.steps.len());
+        }
+        // The first band of a late step runs before the last band of an early one.
+        for bands in &program.bands {
+            for step in &program.steps[bands.steps.clone()] {
+                for id in step.op.operands().into_iter().chain(step.op.results()) {
+                    if !program.buffer(id).is_band {
+                        touch(id, bands.steps.start);
+                        touch(id, bands.steps.end - 1);
+                    }
+                }
+            }
         }
         lives
     }
