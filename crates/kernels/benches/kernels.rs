@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use kernels::{
     Cpu,
     activation::Activation,
-    attention::{self, Attention, AttentionShape, Heads, Mask},
+    attention::{self, Attention, AttentionShape, Heads, Mask, Scores},
     format::{
         ActivationFormat, Activations, PANEL, PanelFormat, PanelLayout, Panels, Rows, Source, pack,
     },
@@ -93,8 +93,10 @@ fn main() {
         }
     }
     for format in [ActivationFormat::F32, ActivationFormat::Bf16] {
-        for shape in ATTENTION {
-            bench.attention(format, shape);
+        for scores in [Scores::Real, Scores::Int8] {
+            for shape in ATTENTION {
+                bench.attention((format, scores), shape);
+            }
         }
     }
     bench.norms();
@@ -224,9 +226,10 @@ impl Bench {
         pack(&self.cpu, (source, Rows::Natural), *layout, bytes).expect("finite weights");
     }
 
-    fn attention(&self, format: ActivationFormat, shape: [usize; 4]) {
+    fn attention(&self, (format, scores): (ActivationFormat, Scores), shape: [usize; 4]) {
         let [heads, head_dim, tokens_q, tokens_k] = shape;
-        let name = format!("attention {heads}×{head_dim} {tokens_q}×{tokens_k} {format:?}");
+        let name =
+            format!("attention {heads}×{head_dim} {tokens_q}×{tokens_k} {format:?} {scores:?}");
         if self.skips(&name) {
             return;
         }
@@ -235,7 +238,7 @@ impl Bench {
         let bits = brains(&values);
         let shape = AttentionShape { batch: 1, heads, head_dim, tokens_q, tokens_k };
         let (mut f32, mut bf16) = (vec![0.0; tokens_q * stride], vec![0; tokens_q * stride]);
-        let mut scratch = vec![0; attention::scratch_bytes(format, &shape, &self.cpu)];
+        let mut scratch = vec![0; attention::scratch_bytes((format, scores), &shape, &self.cpu)];
         let work = 2 * tokens_q * tokens_k * stride;
         self.time(&name, (format, work), || {
             let (values, output) = match format {
@@ -245,7 +248,7 @@ impl Bench {
             let part = Heads { values, offset: 0, stride };
             let scale = (head_dim as f32).powf(-0.5);
             let (mask, scratch) = (Mask::None, &mut scratch[..]);
-            Attention { shape, q: part, k: part, v: part, scale, mask, output, scratch }
+            Attention { shape, q: part, k: part, v: part, scores, scale, mask, output, scratch }
                 .run(&self.cpu);
         });
     }

@@ -11,9 +11,11 @@
 //!    as `[tokens][head]`, so that both products run on the register tile of
 //!    [`crate::matmul`]. With bf16 products the pairs run over the head for keys and over tokens
 //!    for values.
-//! 3. *Chunks* are blocks of queries of one head; blocks are the same for any number of threads.
+//! 3. *Codes.* Scores can be products of bytes, see [`Scores::Int8`]; values and their weights stay real.
+//! 4. *Chunks* are blocks of queries of one head; blocks are the same for any number of threads.
 
 mod block;
+mod codes;
 mod packing;
 
 use block::QueryBlock;
@@ -47,6 +49,17 @@ pub enum Mask {
     Causal,
 }
 
+/// How products of queries and keys are computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scores {
+    /// From real numbers.
+    #[default]
+    Real,
+    /// From codes of 8 bits, a unit for each token; keys are taken relative to their mean, which changes
+    /// no weight.
+    Int8,
+}
+
 /// Sizes of an attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionShape {
@@ -73,6 +86,8 @@ pub struct Attention<'a> {
     pub k: Heads<'a>,
     /// `[batch, tokens_k, heads, head_dim]`, in the format of `q`.
     pub v: Heads<'a>,
+    /// How queries meet keys.
+    pub scores: Scores,
     /// Factor of the scores, usually `1 / √head_dim`.
     pub scale: f32,
     /// Which keys a query sees.
@@ -84,9 +99,14 @@ pub struct Attention<'a> {
 }
 
 /// Bytes of scratch that an [`Attention`] of this shape needs on `cpu`.
-pub fn scratch_bytes(format: ActivationFormat, shape: &AttentionShape, cpu: &Cpu) -> usize {
-    let sizes = Sizes::new(format, shape, cpu);
-    let shared = scratch::bytes(&[sizes.keys_bytes(), sizes.values_bytes()]);
+pub fn scratch_bytes(
+    formats: (ActivationFormat, Scores),
+    shape: &AttentionShape,
+    cpu: &Cpu,
+) -> usize {
+    let sizes = Sizes::new(formats, shape, cpu);
+    let means = sizes.means_length().saturating_mul(4);
+    let shared = scratch::bytes(&[sizes.keys_bytes(), sizes.values_bytes(), means]);
     shared.saturating_add(sizes.worker_bytes().saturating_mul(cpu.threads.count()))
 }
 
@@ -98,16 +118,17 @@ impl Attention<'_> {
     /// Panics if an operand is smaller than its shape says, if formats differ, or if the scratch is
     /// smaller than [`scratch_bytes`].
     pub fn run(self, cpu: &Cpu) {
-        let Self { shape, q, k, v, scale, mask, output, scratch } = self;
+        let Self { shape, q, k, v, scores, scale, mask, output, scratch } = self;
         let format = q.values.format();
         assert!(format != ActivationFormat::U8, "attention reads real numbers");
         assert!(scale > 0.0, "scores are scaled by a positive factor");
         assert!(k.values.format() == format && v.values.format() == format, "one format for all");
-        let sizes = Sizes::new(format, &shape, cpu);
+        let sizes = Sizes::new((format, scores), &shape, cpu);
         let mut scratch = Scratch::new(scratch);
         let keys = scratch.take::<u8>(sizes.keys_bytes());
         let values = scratch.take::<u8>(sizes.values_bytes());
-        packing::pack(cpu, &sizes, [(k, &mut *keys), (v, &mut *values)]);
+        let means = scratch.take::<f32>(sizes.means_length());
+        packing::pack(cpu, &sizes, [(k, &mut *keys), (v, &mut *values)], means);
         let packed = Packed { keys, values };
         let grid = Grid {
             groups: shape.batch,
@@ -123,6 +144,8 @@ impl Attention<'_> {
             if sizes.is_bf16_dot() {
                 // The sizes say so only where the CPU has the products.
                 let _ = cpu.eval_bf16(block);
+            } else if sizes.has_codes() {
+                cpu.eval_int8(block);
             } else {
                 cpu.eval(block);
             }

@@ -194,7 +194,7 @@ pub trait Isa: Copy + Send + Sync + 'static {
 }
 
 /// Instruction sets that multiply pairs of bf16 numbers.
-pub trait Bf16Dot: Isa {
+pub trait Bf16Dot: Int8Dot {
     /// `acc[i] + a[2i] · b[2i] + a[2i + 1] · b[2i + 1]`, where the vectors `a` and `b` hold
     /// 32 bf16 numbers each, two per lane, the first in the lower half.
     fn dot_bf16(self, acc: Self::V, a: Self::V, b: Self::V) -> Self::V;

@@ -29,8 +29,8 @@ mod tile;
 pub(crate) use chunk::tiles;
 pub use epilogue::{Dequantize, Epilogue, Gate, Ranges, Residual, Shift};
 pub(crate) use tile::{
-    Ahead, Arithmetic, Fma, Keep, MAX_ROWS, MAX_SEGMENTS, PairDot, QuadDot, Rows, Strip, Sums,
-    multiply,
+    Ahead, Arithmetic, Fma, Keep, MAX_ROWS, MAX_SEGMENTS, PairDot, QuadDot, Rows, Sink, Strip,
+    Sums, multiply,
 };
 
 use chunk::Chunk;

@@ -7,7 +7,7 @@ mod image;
 mod product;
 
 pub use image::{group_norm, layer_norm, nearest};
-pub use product::{attention, matmul, weight};
+pub use product::{attention, centered, matmul, rounded, weight};
 
 use half::{bf16, f16};
 

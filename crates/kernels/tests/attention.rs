@@ -4,7 +4,7 @@ mod support;
 
 use kernels::{
     Cpu,
-    attention::{self, Attention, AttentionShape, Heads, Mask},
+    attention::{self, Attention, AttentionShape, Heads, Mask, Scores},
     format::Activations,
     reference,
     threads::Output,
@@ -16,9 +16,13 @@ struct Case {
     shape: AttentionShape,
     mask: Mask,
     bf16: bool,
+    scores: Scores,
     /// Multiplies queries, so that some weights are far from others.
     sharpness: f32,
 }
+
+const FORMATS: [(bool, Scores); 4] =
+    [(false, Scores::Real), (true, Scores::Real), (false, Scores::Int8), (true, Scores::Int8)];
 
 impl Case {
     /// Queries, keys and values in one buffer, as a fused projection makes them.
@@ -33,7 +37,7 @@ impl Case {
         let bits = to_bf16(&values);
         let values = if self.bf16 { Activations::Bf16(&bits) } else { Activations::F32(&values) };
         let [q, k, v] = [0, 1, 2].map(|part| Heads { values, offset: part * width, stride });
-        let bytes = attention::scratch_bytes(values.format(), &self.shape, cpu);
+        let bytes = attention::scratch_bytes((values.format(), self.scores), &self.shape, cpu);
         let mut scratch = vec![0x5a; bytes];
         let mut f32 = vec![0.0; batch * tokens_q * width];
         let mut bf16 = vec![0; f32.len()];
@@ -42,6 +46,7 @@ impl Case {
             q,
             k,
             v,
+            scores: self.scores,
             scale: (head_dim as f32).powf(-0.5),
             mask: self.mask,
             output: Output { f32: Some(&mut f32), bf16: Some(&mut bf16), stride: width },
@@ -63,12 +68,14 @@ impl Case {
         for cpu in &cpus {
             let what = format!("{self:?} on {} × {}", cpu.level(), cpu.threads.count());
             let got = self.run(cpu, false);
+            // Where a number lies between two codes, an error of rounding decides which it gets.
+            let codes = if self.scores == Scores::Int8 { 1e-3 } else { 0.0 };
             if self.bf16 && cpu.has_bf16_dot() {
                 // Weights are rounded to bf16, eight bits.
-                assert_close(&what, &got, &expected, 8e-3);
+                assert_close(&what, &got, &expected, 8e-3 + codes * self.sharpness);
             } else {
                 // An error of a score is an error of its weight, relative to it.
-                assert_close(&what, &got, &expected, 3e-6 + 3e-7 * self.sharpness);
+                assert_close(&what, &got, &expected, 3e-6 + (3e-7 + codes) * self.sharpness);
                 let first = exact.get_or_insert_with(|| got.clone());
                 let same = first.iter().zip(&got).all(|(a, b)| a.to_bits() == b.to_bits());
                 assert!(same, "{what}: other bits");
@@ -84,9 +91,9 @@ fn heads_and_tokens_of_all_sizes() {
     for (head_dim, tokens_q, tokens_k) in sizes.into_iter().chain(more) {
         let heads = if head_dim > 100 { 1 } else { 3 };
         let shape = AttentionShape { batch: 2, heads, head_dim, tokens_q, tokens_k };
-        for bf16 in [false, true] {
+        for (bf16, scores) in FORMATS {
             for sharpness in [1.0, 30.0] {
-                Case { shape, mask: Mask::None, bf16, sharpness }.check();
+                Case { shape, mask: Mask::None, bf16, scores, sharpness }.check();
             }
         }
     }
@@ -95,9 +102,9 @@ fn heads_and_tokens_of_all_sizes() {
 #[test]
 fn causal_masks() {
     for (tokens_q, tokens_k) in [(77, 77), (1, 1), (130, 130), (600, 600), (10, 20), (20, 10)] {
-        for bf16 in [false, true] {
+        for (bf16, scores) in FORMATS {
             let shape = AttentionShape { batch: 1, heads: 2, head_dim: 64, tokens_q, tokens_k };
-            Case { shape, mask: Mask::Causal, bf16, sharpness: 3.0 }.check();
+            Case { shape, mask: Mask::Causal, bf16, scores, sharpness: 3.0 }.check();
         }
     }
 }
@@ -105,5 +112,7 @@ fn causal_masks() {
 #[test]
 fn nothing_to_attend_to_is_no_fault() {
     let shape = AttentionShape { batch: 1, heads: 1, head_dim: 4, tokens_q: 0, tokens_k: 3 };
-    Case { shape, mask: Mask::None, bf16: false, sharpness: 1.0 }.check();
+    for (bf16, scores) in FORMATS {
+        Case { shape, mask: Mask::None, bf16, scores, sharpness: 1.0 }.check();
+    }
 }

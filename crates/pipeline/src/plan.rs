@@ -5,6 +5,7 @@
 //!
 //! [unet]
 //! default = "w4a8"
+//! attention = "a8"
 //!
 //! [unet.layers]
 //! conv_in = "w8a8"
@@ -16,7 +17,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tensor::{LayerFormat, Precision, Scheme};
+use tensor::{LayerFormat, Precision, Scheme, Scores};
 
 use crate::model::Model;
 
@@ -25,6 +26,9 @@ const VERSION: u32 = 1;
 
 /// The word for real numbers.
 const FLOAT: &str = "float";
+
+/// The word for attention whose queries and keys are rounded to 8 bits.
+const ROUNDED: &str = "a8";
 
 /// The format of every layer of every component.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,6 +44,7 @@ pub struct Plan {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Layers {
     default: Option<Scheme>,
+    scores: Scores,
     layers: BTreeMap<String, Option<Scheme>>,
 }
 
@@ -55,6 +60,8 @@ struct Written {
 #[serde(deny_unknown_fields)]
 struct WrittenLayers {
     default: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attention: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     layers: BTreeMap<String, String>,
 }
@@ -72,8 +79,7 @@ impl Plan {
 
     /// The same with this scheme for every layer of one component.
     pub fn with_component(mut self, component: &str, scheme: Scheme) -> Self {
-        let layers = Layers { default: Some(scheme), ..Layers::default() };
-        self.components.insert(component.to_owned(), layers);
+        self.components.insert(component.to_owned(), Layers::uniform(Some(scheme)));
         self
     }
 
@@ -89,13 +95,13 @@ impl Plan {
             Some(scheme) => LayerFormat::Integer(*scheme),
             None => LayerFormat::Float(precision),
         };
-        let Some(layers) = self.components.get(component) else {
-            return tensor::Plan { default: precision, scheme: self.others, ..Default::default() };
-        };
+        let others = Layers::uniform(self.others);
+        let layers = self.components.get(component).unwrap_or(&others);
         let exceptions = layers.layers.iter();
         tensor::Plan {
             default: precision,
             scheme: layers.default,
+            scores: layers.scores,
             layers: exceptions.map(|(name, scheme)| (name.clone(), format(scheme))).collect(),
         }
     }
@@ -119,8 +125,8 @@ impl Plan {
         let components = written.components.into_iter().map(|(name, component)| {
             let layers = component.layers.into_iter();
             let layers = layers.map(|(layer, format)| Ok((layer, scheme(&format)?)));
-            let default = scheme(&component.default)?;
-            Ok((name, Layers { default, layers: layers.collect::<Result<_, String>>()? }))
+            let (default, scores) = (scheme(&component.default)?, scores(component.attention)?);
+            Ok((name, Layers { default, scores, layers: layers.collect::<Result<_, String>>()? }))
         });
         let components = components.collect::<Result<_, String>>()?;
         Ok(Self { components, ..Self::default() })
@@ -134,11 +140,12 @@ impl Plan {
     pub fn to_toml<'a>(&self, components: impl IntoIterator<Item = &'a str>) -> String {
         let word = |scheme: Option<Scheme>| scheme.map_or(FLOAT.to_owned(), |s| s.to_string());
         let components = components.into_iter().map(|name| {
-            let others = Layers { default: self.others, ..Layers::default() };
+            let others = Layers::uniform(self.others);
             let layers = self.components.get(name).unwrap_or(&others);
             let exceptions = layers.layers.iter();
             let written = WrittenLayers {
                 default: word(layers.default),
+                attention: (layers.scores == Scores::Int8).then(|| ROUNDED.to_owned()),
                 layers: exceptions.map(|(name, scheme)| (name.clone(), word(*scheme))).collect(),
             };
             (name.to_owned(), written)
@@ -167,6 +174,22 @@ impl Plan {
     }
 }
 
+impl Layers {
+    /// The same scheme for every layer.
+    fn uniform(default: Option<Scheme>) -> Self {
+        let scores = default.map(|scheme| tensor::Plan::integers(scheme, Precision::F32).scores);
+        Self { default, scores: scores.unwrap_or_default(), ..Self::default() }
+    }
+}
+
+fn scores(text: Option<String>) -> Result<Scores, String> {
+    match text.as_deref() {
+        None | Some(FLOAT) => Ok(Scores::Real),
+        Some(ROUNDED) => Ok(Scores::Int8),
+        Some(other) => Err(format!("unknown attention {other:?}, use {ROUNDED} or {FLOAT}")),
+    }
+}
+
 fn scheme(text: &str) -> Result<Option<Scheme>, String> {
     if text == FLOAT { Ok(None) } else { text.parse().map(Some) }
 }
@@ -184,6 +207,7 @@ mod tests {
         version = 1
         [unet]
         default = "w4a8"
+        attention = "a8"
         [unet.layers]
         conv_in = "w8a8"
         "time_embedding.linear_1" = "float"
@@ -218,6 +242,7 @@ mod tests {
         assert!(fault("version = 2\n[unet]\nnew = 1").contains("version 2"));
         assert!(fault("[unet]\ndefault = 'w8a8'").contains("version"));
         assert!(fault("version = 1\n[unet]\ndefault = 'w9a8'").contains("w9a8"));
+        assert!(fault("version = 1\n[unet]\ndefault = 'float'\nattention = 'a4'").contains("a4"));
         assert!(fault("version = 1\n[unet]\ndefaults = 'w8a8'").contains("defaults"));
         assert!(
             fault("version = 1\n[unet]\ndefault = 'float'\n[unet.layers]\na = 'w8'")

@@ -18,7 +18,7 @@ pub use arena::{Arena, Lease};
 pub use device::{Control, Cpu, CpuWeights, Device, Reference};
 pub use error::Error;
 pub use graph::{Graph, Recording, ShapeError, Value};
-pub use plan::{LayerFormat, Plan, Precision};
+pub use plan::{LayerFormat, Plan, Precision, Scores};
 pub use program::Program;
 pub use scheme::Scheme;
 pub use session::Session;

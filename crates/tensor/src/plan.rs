@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+pub use kernels::attention::Scores;
+
 use crate::Scheme;
+use crate::scheme::ActivationScheme;
 
 /// How a layer multiplies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -32,6 +35,8 @@ pub struct Plan {
     pub default: Precision,
     /// The scheme of layers without an entry; without one they are real, too.
     pub scheme: Option<Scheme>,
+    /// How queries of attention meet keys.
+    pub scores: Scores,
     /// Exceptions by layer name (`down_blocks.0.resnets.0.conv1`).
     pub layers: BTreeMap<String, LayerFormat>,
 }
@@ -42,9 +47,13 @@ impl Plan {
         Self { default, ..Self::default() }
     }
 
-    /// The same scheme for every layer.
+    /// The same scheme for every layer; where it rounds activations, queries and keys are rounded, too.
     pub fn integers(scheme: Scheme, default: Precision) -> Self {
-        Self { default, scheme: Some(scheme), layers: BTreeMap::new() }
+        let scores = match scheme.activations {
+            ActivationScheme::Float => Scores::Real,
+            ActivationScheme::Dynamic { .. } => Scores::Int8,
+        };
+        Self { default, scheme: Some(scheme), scores, layers: BTreeMap::new() }
     }
 
     /// The format of this layer.

@@ -4,13 +4,17 @@ use std::ops::Range;
 
 use super::{
     Heads, Mask,
+    codes::{Scores, encode_query},
     packing::{Packed, Sizes, widen},
 };
 use crate::{
     format::{Activations, PANEL},
-    isa::{Bf16Dot, Bf16Op, Isa, LANES, SimdOp},
+    isa::{Bf16Dot, Bf16Op, Int8Dot, Int8Op, Isa, LANES, SimdOp},
     math,
-    matmul::{Ahead, Arithmetic, Fma, Keep, MAX_ROWS, PairDot, Rows, Strip, Sums, multiply, tiles},
+    matmul::{
+        Ahead, Arithmetic, Fma, Keep, MAX_ROWS, PairDot, QuadDot, Rows, Strip, Sums, multiply,
+        tiles,
+    },
     scratch::Scratch,
     threads::OutputTile,
 };
@@ -31,7 +35,16 @@ impl SimdOp for QueryBlock<'_, '_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        self.compute(isa, Fma);
+        self.compute(isa, (Fma, Fma));
+    }
+}
+
+impl Int8Op for QueryBlock<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Int8Dot>(self, isa: I) {
+        self.compute(isa, (QuadDot, Fma));
     }
 }
 
@@ -40,13 +53,21 @@ impl Bf16Op for QueryBlock<'_, '_> {
 
     #[inline(always)]
     fn eval<I: Bf16Dot>(self, isa: I) {
-        self.compute(isa, PairDot);
+        if self.sizes.has_codes() {
+            self.compute(isa, (QuadDot, PairDot));
+        } else {
+            self.compute(isa, (PairDot, PairDot));
+        }
     }
 }
 
 impl QueryBlock<'_, '_> {
     #[inline(always)]
-    fn compute<I: Isa, A: Arithmetic<I>>(self, isa: I, arithmetic: A) {
+    fn compute<I: Isa, S: Arithmetic<I>, V: Arithmetic<I>>(
+        self,
+        isa: I,
+        (of_scores, of_values): (S, V),
+    ) {
         let Self { sizes, q, packed, scale, mask, mut output, workspace } = self;
         let dim = sizes.shape.head_dim;
         let count = output.cell.rows.len();
@@ -63,21 +84,34 @@ impl QueryBlock<'_, '_> {
             }
         }
         let queries = &*queries;
+        // Exponentials are taken to base two, which costs less.
+        let scale = scale * std::f32::consts::LOG2_E;
+        let codes = scratch.take::<u8>(sizes.codes_length());
+        let units = scratch.take::<f32>(sizes.query_block());
+        units.fill(scale);
+        if sizes.has_codes() {
+            let rows = codes.chunks_exact_mut(4 * sizes.groups()).zip(&mut *units);
+            for (row, (to, unit)) in rows.take(count).enumerate() {
+                let start = sizes.start(&q, first + row, head);
+                *unit = scale * encode_query(isa, (q.values, start, dim), to);
+            }
+        }
+        let (codes, units) = (&*codes, &*units);
         let raw = match q.values {
             Activations::F32(values) => bytemuck::cast_slice::<f32, u8>(values),
             Activations::Bf16(bits) => bytemuck::cast_slice(bits),
             Activations::U8(codes) => codes,
         };
         let query = |row: usize| {
-            if sizes.gathers_queries() {
+            if sizes.has_codes() {
+                &codes[row * 4 * sizes.groups()..]
+            } else if sizes.gathers_queries() {
                 bytemuck::cast_slice(&queries[row * dim..])
             } else {
                 &raw[sizes.start(&q, first + row, head) * sizes.size()..]
             }
         };
         let mut work = Work::new(sizes, count, scratch);
-        // Exponentials are taken to base two, which costs less.
-        let scale = scale * std::f32::consts::LOG2_E;
         let panels = (output.cell.group * sizes.shape.heads + head) * sizes.panels();
         let mut keys = 0..0;
         while keys.end < sizes.shape.tokens_k {
@@ -85,11 +119,11 @@ impl QueryBlock<'_, '_> {
             if mask == Mask::Causal && keys.start >= output.cell.rows.end {
                 break;
             }
-            work.score((isa, arithmetic), (&keys, panels, packed.keys), query);
-            work.weigh(isa, scale, keys.len(), |row| {
+            work.score((isa, of_scores), (&keys, panels, packed.keys), query);
+            work.weigh(isa, units, keys.len(), |row| {
                 seen(mask, output.cell.rows.start + row, &keys)
             });
-            work.add_values((isa, arithmetic), (&keys, panels, packed.values));
+            work.add_values((isa, of_values), (&keys, panels, packed.values));
         }
         work.finish(isa, &mut output);
     }
@@ -102,6 +136,8 @@ struct Work<'a> {
     count: usize,
     /// `[queries, keys of a block]`: scores, then weights.
     scores: &'a mut [f32],
+    /// `[queries, 16]`, the greatest scores of a block of keys, lane by lane, where codes are multiplied.
+    most: &'a mut [f32],
     /// The weights in bf16, where products of bf16 pairs are used.
     weights: &'a mut [u16],
     /// `[queries, padded head]`: values times weights.
@@ -113,12 +149,13 @@ impl<'a> Work<'a> {
     #[inline(always)]
     fn new(sizes: &'a Sizes, count: usize, mut scratch: Scratch<'a>) -> Self {
         let scores = scratch.take(sizes.scores_length());
+        let most = scratch.take(sizes.most_length());
         let weights = scratch.take(sizes.weights_length());
         let sums = scratch.take::<f32>(sizes.sums_length());
         let states = scratch.take::<State>(sizes.query_block());
         sums.fill(0.0);
         states.fill(State::START);
-        Self { sizes, count, scores, weights, sums, states }
+        Self { sizes, count, scores, most, weights, sums, states }
     }
 
     /// Products of queries and a block of keys.
@@ -130,11 +167,14 @@ impl<'a> Work<'a> {
         query: impl Fn(usize) -> &'q [u8],
     ) {
         let (sizes, stride) = (self.sizes, self.sizes.key_block());
+        self.most.fill(f32::NEG_INFINITY);
         for panel in keys.start / PANEL..keys.end.div_ceil(PANEL) {
             let vectors = sizes.width(panel) / LANES;
             let bytes = sizes.key_panel_bytes();
-            let b = bytemuck::cast_slice(&packed[(panels + panel) * bytes..][..bytes]);
-            for rows in tiles(self.count, I::TILE_ROWS) {
+            let b = bytemuck::cast_slice::<u8, f32>(&packed[(panels + panel) * bytes..][..bytes]);
+            let behind = if sizes.has_codes() { 2 * PANEL } else { 0 };
+            let (units, summands) = b[b.len() - behind..].split_at(behind / 2);
+            for rows in tiles(self.count, A::ROWS) {
                 let mut found: Rows<'_> = [&[]; MAX_ROWS];
                 for (row, found) in rows.clone().zip(&mut found) {
                     *found = query(row);
@@ -142,7 +182,7 @@ impl<'a> Work<'a> {
                 let strip = Strip {
                     count: rows.len(),
                     rows: &[found],
-                    groups: sizes.shape.head_dim * sizes.size() / 4,
+                    groups: sizes.groups(),
                     b,
                     b_stride: vectors,
                     vectors,
@@ -150,25 +190,42 @@ impl<'a> Work<'a> {
                     accumulate: false,
                 };
                 let start = rows.start * stride + panel * PANEL - keys.start;
-                let sums = Sums { values: &mut self.scores[start..], stride: stride / LANES };
-                multiply(tools, &strip, (sums, Keep));
+                let values = &mut self.scores[start..];
+                if sizes.has_codes() {
+                    let sums = Sums { values: &mut [], stride: vectors };
+                    let most = &mut self.most[rows.start * LANES..];
+                    let scores = Scores { units, summands, most, to: values, stride };
+                    multiply(tools, &strip, (sums, scores));
+                } else {
+                    let sums = Sums { values, stride: stride / LANES };
+                    multiply(tools, &strip, (sums, Keep));
+                }
             }
         }
     }
 
-    /// Turn the scores of `keys` keys into weights; `seen(row)` of them count for a query.
+    /// Turn the scores of `keys` keys, in the units of their queries, into weights; `seen(row)` of them count for a
+    /// query.
     #[inline(always)]
-    fn weigh<I: Isa>(&mut self, isa: I, scale: f32, keys: usize, seen: impl Fn(usize) -> usize) {
+    fn weigh<I: Isa>(&mut self, isa: I, units: &[f32], keys: usize, seen: impl Fn(usize) -> usize) {
         let (stride, padded) = (self.sizes.key_block(), self.sizes.padded_dim());
         let states = &mut self.states[..self.count];
         // All queries first, because finding the greatest is a chain that others can overlap.
         for (row, state) in states.iter_mut().enumerate() {
-            state.watch(isa, scale, &self.scores[row * stride..][..seen(row)]);
+            // Products of codes have found it already, for all keys of the block.
+            let found = self.most.as_chunks().0.get(row).filter(|_| seen(row) == keys);
+            let most = match found {
+                Some(most) => isa.reduce_max(isa.load(most)),
+                None => greatest(isa, &self.scores[row * stride..][..seen(row)]),
+            };
+            // The unit is positive, so the greatest score is also the greatest of the scaled.
+            state.before = state.greatest;
+            state.greatest = state.greatest.max(units[row] * most);
         }
         for (row, state) in states.iter_mut().enumerate() {
             let scores = &mut self.scores[row * stride..][..keys.next_multiple_of(LANES)];
             let weights = self.weights.get_mut(row * stride..(row + 1) * stride);
-            let factor = state.weigh(isa, scale, (scores, seen(row)), weights);
+            let factor = state.weigh(isa, units[row], (scores, seen(row)), weights);
             if factor != 1.0 {
                 for sum in self.sums[row * padded..][..padded].as_chunks_mut().0 {
                     isa.store(isa.mul(isa.load(sum), isa.splat(factor)), sum);
@@ -193,7 +250,7 @@ impl<'a> Work<'a> {
         } else {
             bytemuck::cast_slice(self.scores)
         };
-        for rows in tiles(self.count, I::TILE_ROWS) {
+        for rows in tiles(self.count, A::ROWS) {
             let mut found: Rows<'_> = [&[]; MAX_ROWS];
             for (row, found) in rows.clone().zip(&mut found) {
                 *found = &weights[row * stride * sizes.size()..];
@@ -227,6 +284,28 @@ impl<'a> Work<'a> {
     }
 }
 
+/// The greatest of some scores.
+#[inline(always)]
+fn greatest<I: Isa>(isa: I, scores: &[f32]) -> f32 {
+    let lowest = isa.splat(f32::NEG_INFINITY);
+    let (whole, rest) = scores.as_chunks::<LANES>();
+    let (pairs, odd) = whole.as_chunks::<2>();
+    let mut most = [lowest; 2];
+    for [even, odd] in pairs {
+        most[0] = isa.max(isa.load(even), most[0]);
+        most[1] = isa.max(isa.load(odd), most[1]);
+    }
+    for scores in odd {
+        most[0] = isa.max(isa.load(scores), most[0]);
+    }
+    let mut last = [f32::NEG_INFINITY; LANES];
+    last[..rest.len()].copy_from_slice(rest);
+    if !rest.is_empty() {
+        most[1] = isa.max(isa.load(&last), most[1]);
+    }
+    isa.reduce_max(isa.max(most[0], most[1]))
+}
+
 /// How many of `keys` the query at `position` sees.
 fn seen(mask: Mask, position: usize, keys: &Range<usize>) -> usize {
     match mask {
@@ -250,30 +329,6 @@ struct State {
 impl State {
     const START: Self =
         Self { totals: [0.0; LANES], greatest: f32::NEG_INFINITY, before: f32::NEG_INFINITY };
-
-    /// Note the greatest of the scores, which are those that count.
-    #[inline(always)]
-    fn watch<I: Isa>(&mut self, isa: I, scale: f32, scores: &[f32]) {
-        let lowest = isa.splat(f32::NEG_INFINITY);
-        let (whole, rest) = scores.as_chunks::<LANES>();
-        let (pairs, odd) = whole.as_chunks::<2>();
-        let mut most = [lowest; 2];
-        for [even, odd] in pairs {
-            most[0] = isa.max(isa.load(even), most[0]);
-            most[1] = isa.max(isa.load(odd), most[1]);
-        }
-        for scores in odd {
-            most[0] = isa.max(isa.load(scores), most[0]);
-        }
-        let mut last = [f32::NEG_INFINITY; LANES];
-        last[..rest.len()].copy_from_slice(rest);
-        if !rest.is_empty() {
-            most[1] = isa.max(isa.load(&last), most[1]);
-        }
-        self.before = self.greatest;
-        // The factor is positive, so the greatest score is also the greatest of the scaled.
-        self.greatest = self.greatest.max(scale * isa.reduce_max(isa.max(most[0], most[1])));
-    }
 
     /// Turn the scores of a block, of which the first `seen` count, into weights, in place or as
     /// bf16; give back the factor by which earlier sums are to be multiplied.

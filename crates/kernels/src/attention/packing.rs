@@ -1,6 +1,9 @@
 //! Sizes of the blocks of an attention, and the packing of its keys and values.
 
-use super::{AttentionShape, Heads};
+use super::{
+    AttentionShape, Heads, Scores,
+    codes::{self, PackKeys},
+};
 use crate::{
     Cpu,
     format::{ActivationFormat, Activations, PANEL},
@@ -24,6 +27,7 @@ pub(super) struct Sizes {
     format: ActivationFormat,
     /// Whether products of bf16 pairs are used.
     bf16_dot: bool,
+    scores: Scores,
 }
 
 /// Packed keys and values of all heads.
@@ -35,11 +39,20 @@ pub(super) struct Packed<'a> {
 }
 
 impl Sizes {
-    pub(super) fn new(format: ActivationFormat, shape: &AttentionShape, cpu: &Cpu) -> Self {
+    pub(super) fn new(
+        (format, scores): (ActivationFormat, Scores),
+        shape: &AttentionShape,
+        cpu: &Cpu,
+    ) -> Self {
         let bf16_dot = format == ActivationFormat::Bf16
             && cpu.has_bf16_dot()
             && shape.head_dim.is_multiple_of(2);
-        Self { shape: *shape, format, bf16_dot }
+        Self { shape: *shape, format, bf16_dot, scores }
+    }
+
+    /// Whether queries and keys are codes.
+    pub(super) fn has_codes(&self) -> bool {
+        self.scores == Scores::Int8
     }
 
     pub(super) fn is_bf16_dot(&self) -> bool {
@@ -48,10 +61,10 @@ impl Sizes {
 
     /// Whether queries are widened into scratch.
     pub(super) fn gathers_queries(&self) -> bool {
-        self.format == ActivationFormat::Bf16 && !self.bf16_dot
+        self.format == ActivationFormat::Bf16 && !self.bf16_dot && !self.has_codes()
     }
 
-    /// Bytes of a packed number.
+    /// Bytes of a packed real number.
     pub(super) fn size(&self) -> usize {
         if self.bf16_dot { 2 } else { 4 }
     }
@@ -82,9 +95,39 @@ impl Sizes {
         PANEL.min((self.shape.tokens_k - panel * PANEL).next_multiple_of(LANES))
     }
 
+    /// Groups of four bytes of a head of a query or key.
+    pub(super) fn groups(&self) -> usize {
+        if self.has_codes() {
+            codes::code_bytes(self.shape.head_dim) / 4
+        } else {
+            self.shape.head_dim * self.size() / 4
+        }
+    }
+
     /// Bytes of a panel of keys.
     pub(super) fn key_panel_bytes(&self) -> usize {
-        self.shape.head_dim * PANEL * self.size()
+        if self.has_codes() {
+            codes::panel_bytes(self.shape.head_dim)
+        } else {
+            self.shape.head_dim * PANEL * self.size()
+        }
+    }
+
+    /// Elements of the means of all keys of each head.
+    pub(super) fn means_length(&self) -> usize {
+        let heads = self.shape.batch.saturating_mul(self.shape.heads);
+        if self.has_codes() { heads.saturating_mul(self.padded_dim()) } else { 0 }
+    }
+
+    /// Greatest scores of a block of queries, by lanes.
+    pub(super) fn most_length(&self) -> usize {
+        if self.has_codes() { self.query_block() * LANES } else { 0 }
+    }
+
+    /// Bytes of the codes of a block of queries.
+    pub(super) fn codes_length(&self) -> usize {
+        let bytes = codes::code_bytes(self.shape.head_dim);
+        if self.has_codes() { self.query_block() * bytes } else { 0 }
     }
 
     /// Bytes of the values that belong to a panel of keys.
@@ -127,6 +170,9 @@ impl Sizes {
     pub(super) fn worker_bytes(&self) -> usize {
         scratch::bytes(&[
             self.queries_length() * 4,
+            self.codes_length(),
+            self.most_length() * 4,
+            self.query_block() * 4,
             self.scores_length() * 4,
             self.weights_length() * 2,
             self.sums_length() * 4,
@@ -146,23 +192,33 @@ pub(super) fn pack(
     cpu: &Cpu,
     sizes: &Sizes,
     [(k, keys), (v, values)]: [(Heads<'_>, &mut [u8]); 2],
+    means: &mut [f32],
 ) {
     let shape = &sizes.shape;
+    if sizes.has_codes() {
+        codes::means(cpu, sizes, k, means);
+    }
+    let means = &*means;
     let pack = |which: Which, from: Heads<'_>, to: &mut [u8], length: usize| {
         cpu.threads.run_pieces(to, length, |index, to| {
-            let (head, panel) = (index / sizes.panels(), index % sizes.panels());
-            let (batch, head) = (head / shape.heads, head % shape.heads);
+            let (sequence, panel) = (index / sizes.panels(), index % sizes.panels());
+            let (batch, head) = (sequence / shape.heads, sequence % shape.heads);
             let token = panel * PANEL;
             let count = PANEL.min(shape.tokens_k - token);
-            let rows = (batch * shape.tokens_k + token, count);
-            cpu.eval(PackPanel { which, sizes, from, head, rows, width: sizes.width(panel), to });
+            let (rows, width) = ((batch * shape.tokens_k + token, count), sizes.width(panel));
+            if which == Which::Keys && sizes.has_codes() {
+                let center = &means[sequence * sizes.padded_dim()..][..sizes.padded_dim()];
+                cpu.eval(PackKeys { sizes, keys: from, head, rows, width, center, to });
+            } else {
+                cpu.eval(PackPanel { which, sizes, from, head, rows, width, to });
+            }
         });
     };
     pack(Which::Keys, k, keys, sizes.key_panel_bytes());
     pack(Which::Values, v, values, sizes.value_panel_bytes());
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Which {
     Keys,
     Values,

@@ -205,7 +205,9 @@ impl Avx512Bf16 {
         struct Adapter<O>(O);
 
         impl<O: Bf16Op> Adapter<O> {
-            #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+            #[target_feature(
+                enable = "avx512bf16,avx512vnni,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"
+            )]
             fn enabled(self, isa: Avx512Bf16) -> O::Output {
                 self.0.eval(isa)
             }

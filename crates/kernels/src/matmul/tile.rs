@@ -181,7 +181,7 @@ pub(crate) trait Sink<I: Isa> {
     /// Bring near what vectors `vector..vector + C` of row `row` will touch.
     fn expect<const C: usize>(&mut self, isa: I, row: usize, vector: usize);
 
-    /// Whether accumulators go to [`Sink::take`] and not to the sums.
+    /// Whether accumulators go to [`Sink::take`] and not to the sums, of which there may then be none.
     fn takes(&self) -> bool;
 
     /// Take vectors `vector..vector + C` of row `row`, where `place` is `(row, vector)`.
@@ -262,10 +262,11 @@ impl Tile<'_, '_> {
         let Strip { rows, groups, b, b_stride, accumulate, ahead, .. } = *self.strip;
         assert!(self.vector + C <= b_stride && self.vector + C <= sums.stride);
         assert!(b.len() >= rows.len() * groups * b_stride * LANES, "rows of b");
+        let takes = sink.takes();
         let needed = ((R - 1) * sums.stride + self.vector + C) * LANES;
-        assert!(sums.values.len() >= needed, "sums");
+        assert!(takes && !accumulate || sums.values.len() >= needed, "sums");
         let stride = sums.stride;
-        let sums = sums.values[self.vector * LANES..].as_mut_ptr();
+        let sums = sums.values.as_mut_ptr().wrapping_add(self.vector * LANES);
         let mut acc = [[isa.splat(0.0); C]; R];
         for r in 0..R {
             sink.expect::<C>(isa, r, self.vector);
@@ -273,7 +274,7 @@ impl Tile<'_, '_> {
         if accumulate {
             for (r, acc) in acc.iter_mut().enumerate() {
                 for (c, acc) in acc.iter_mut().enumerate() {
-                    // SAFETY: the third assertion bounds the rows of sums.
+                    // SAFETY: the third assertion bounds the rows of sums, which are accumulated here.
                     *acc = unsafe { load(isa, sums.add((r * stride + c) * LANES)) };
                 }
             }
@@ -303,7 +304,7 @@ impl Tile<'_, '_> {
                 }
             }
         }
-        if sink.takes() {
+        if takes {
             for_each_row!(r < R {
                 for acc in &mut acc[r] {
                     *acc = arithmetic.real(isa, *acc);
@@ -314,7 +315,7 @@ impl Tile<'_, '_> {
         }
         for (r, acc) in acc.iter().enumerate() {
             for (c, &acc) in acc.iter().enumerate() {
-                // SAFETY: the third assertion bounds the rows of sums.
+                // SAFETY: the third assertion bounds the rows of sums, which no sink takes here.
                 unsafe {
                     let to = sums.add((r * stride + c) * LANES);
                     isa.store(acc, &mut *to.cast::<[f32; LANES]>());

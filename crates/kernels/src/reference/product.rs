@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use super::{activation, each, put, read};
 use crate::{
     activation::Activation,
-    attention::{Attention, Mask},
+    attention::{Attention, Heads, Mask, Scores},
     format::{PANEL, PanelFormat, PanelLayout, Panels, int::GROUP},
     matmul::{Conv2d, Epilogue, Gate, Geometry, Matmul},
 };
@@ -137,25 +137,29 @@ fn input_row(geometry: &Geometry, row: usize, tap: usize) -> Option<usize> {
 
 /// The definition of [`Attention`].
 pub fn attention(op: Attention<'_>) {
-    let Attention { shape, q, k, v, scale, mask, mut output, .. } = op;
+    let Attention { shape, q, k, v, scores, scale, mask, mut output, .. } = op;
     each(shape.batch * shape.heads, shape.tokens_q, |sequence, query| {
         let (batch, head) = (sequence / shape.heads, sequence % shape.heads);
-        let start = |heads: &crate::attention::Heads<'_>, row| {
-            heads.offset + row * heads.stride + head * shape.head_dim
-        };
+        let start =
+            |heads: &Heads<'_>, row| heads.offset + row * heads.stride + head * shape.head_dim;
         let from = start(&q, batch * shape.tokens_q + query);
         let seen = match mask {
             Mask::None => shape.tokens_k,
             Mask::Causal => shape.tokens_k.min(query + 1),
         };
-        let scores: Vec<f64> = (0..seen)
-            .map(|key| {
-                let to = start(&k, batch * shape.tokens_k + key);
-                let products = (0..shape.head_dim)
-                    .map(|i| read(&q.values, from + i) * read(&k.values, to + i));
-                products.sum::<f64>() * f64::from(scale)
-            })
+        let row = |heads: &Heads<'_>, from: usize| -> Vec<f64> {
+            (from..from + shape.head_dim).map(|i| read(&heads.values, i)).collect()
+        };
+        let keys: Vec<Vec<f64>> = (0..shape.tokens_k)
+            .map(|key| row(&k, start(&k, batch * shape.tokens_k + key)))
             .collect();
+        let (query_row, keys) = match scores {
+            Scores::Real => (row(&q, from), keys),
+            Scores::Int8 => (rounded(&row(&q, from)), centered(&keys)),
+        };
+        let product = |key: &Vec<f64>| query_row.iter().zip(key).map(|(q, k)| q * k).sum::<f64>();
+        let scores: Vec<f64> =
+            keys[..seen].iter().map(|key| product(key) * f64::from(scale)).collect();
         let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let weights: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
         let total: f64 = weights.iter().sum();
@@ -167,4 +171,19 @@ pub fn attention(op: Attention<'_>) {
             put(&mut output, place, terms.sum::<f64>() / total);
         }
     });
+}
+
+/// Keys relative to their mean, rounded as [`rounded`] does; see [`Scores::Int8`].
+pub fn centered(keys: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let mean = |i: usize| keys.iter().map(|key| key[i]).sum::<f64>() / keys.len() as f64;
+    let mean: Vec<f64> = (0..keys.first().map_or(0, Vec::len)).map(mean).collect();
+    let center = |key: &Vec<f64>| key.iter().zip(&mean).map(|(x, mean)| x - mean).collect();
+    keys.iter().map(center).map(|key: Vec<f64>| rounded(&key)).collect()
+}
+
+/// What the nearest of 255 codes stands for, in a unit of the row.
+pub fn rounded(row: &[f64]) -> Vec<f64> {
+    let most = row.iter().fold(0.0_f64, |most, x| most.max(x.abs()));
+    let unit = if most > 0.0 { most / 127.0 } else { 1.0 };
+    row.iter().map(|x| (x / unit).round_ties_even() * unit).collect()
 }

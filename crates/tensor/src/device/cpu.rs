@@ -87,7 +87,10 @@ impl Target for Cpu {
                 let Some(layout) = self.form(program.slot(m.weight)).layout() else { return 0 };
                 matmul::scratch_bytes(format(m.input), &geometry(m), &layout, &self.kernels)
             }
-            Op::Attention(a) => attention::scratch_bytes(format(a.query), &shape(a), &self.kernels),
+            Op::Attention(a) => {
+                let formats = (format(a.query), a.scores);
+                attention::scratch_bytes(formats, &shape(a), &self.kernels)
+            }
             Op::GroupNorm(n) => norm::scratch_bytes([n.batch, n.pixels, n.channels, n.groups]),
             Op::Quantize(q) => quantize::scratch_bytes([q.rows, q.channels, q.rows_per_range]),
             _ => 0,
@@ -232,6 +235,7 @@ impl Run<'_> {
             q,
             k,
             v,
+            scores: op.scores,
             scale: 1.0 / (op.head_dim as f32).sqrt(),
             mask: match op.mask {
                 Mask::None => attention::Mask::None,

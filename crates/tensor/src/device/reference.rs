@@ -7,9 +7,11 @@ use std::collections::HashMap;
 
 use half::bf16;
 use kernels::quantize::Range8;
+use kernels::reference;
 
 use super::{Control, Device, by_tap, vector};
 use crate::Error;
+use crate::Scores;
 use crate::graph::{Activation, Mask};
 use crate::program::{
     Attention, Band, BufferId, Conv, Format, Geometry, GroupNorm, LayerNorm, Matmul, Numbers, Op,
@@ -234,14 +236,18 @@ impl Run<'_> {
             let head = at % op.heads * op.head_dim;
             let seen = if op.mask == Mask::Causal { (query + 1).min(op.keys) } else { op.keys };
             let row = |tokens: usize, token: usize| (batch * tokens + token) * channels + head;
-            let scores: Vec<f64> = (0..seen)
-                .map(|key| {
-                    let (q, k) = (&q[row(op.queries, query)..], &k[row(op.keys, key)..]);
-                    let dot: f64 =
-                        (0..op.head_dim).map(|i| f64::from(q[i]) * f64::from(k[i])).sum();
-                    dot / (op.head_dim as f64).sqrt()
-                })
-                .collect();
+            let wide = |numbers: &[f32], start: usize| -> Vec<f64> {
+                numbers[start..start + op.head_dim].iter().map(|&x| x.into()).collect()
+            };
+            let query_row = wide(q, row(op.queries, query));
+            let keys: Vec<_> = (0..op.keys).map(|key| wide(k, row(op.keys, key))).collect();
+            let (query_row, keys) = match op.scores {
+                Scores::Real => (query_row, keys),
+                Scores::Int8 => (reference::rounded(&query_row), reference::centered(&keys)),
+            };
+            let dot = |key: &Vec<f64>| query_row.iter().zip(key).map(|(q, k)| q * k).sum::<f64>();
+            let scores: Vec<f64> =
+                keys[..seen].iter().map(|key| dot(key) / (op.head_dim as f64).sqrt()).collect();
             let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let shares: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
             let total: f64 = shares.iter().sum();

@@ -13,7 +13,10 @@ use super::{
 use crate::graph::fuse::{Fused, Part, Uses, fuse};
 use crate::graph::{Kind, Node, NodeId, Recording};
 use crate::scheme::ActivationScheme;
-use crate::{LayerFormat, Plan, Precision, Shape, Weight};
+use crate::{LayerFormat, Plan, Precision, Scores, Shape, Weight};
+
+/// Keys below which attention stays real: those of a prompt, above all, of which the first weighs most.
+const FEW_KEYS: usize = 128;
 
 impl Program {
     /// Compile all of a recording.
@@ -314,6 +317,8 @@ impl<'a> Compiler<'a> {
             heads,
             head_dim: node.shape[2] / heads,
             mask,
+            // Few keys are multiplied before codes of them are made.
+            scores: if keys < FEW_KEYS { Scores::Real } else { self.plan.scores },
             output: self.results(group.result, elements),
             scratch: None,
         })

@@ -1,6 +1,7 @@
 //! The operations of a program. All operands are buffer and slot numbers; sizes are explicit.
 
 use super::{BufferId, Format, SlotId};
+use crate::Scores;
 use crate::graph::{Activation, Mask};
 
 /// One operation.
@@ -126,6 +127,8 @@ pub struct Attention {
     pub head_dim: usize,
     /// Which keys a query sees.
     pub mask: Mask,
+    /// How queries meet keys.
+    pub scores: Scores,
     /// `[batch, queries, channels]`.
     pub output: Results,
     /// Working memory.
