@@ -141,6 +141,31 @@ pub fn gelu<I: Isa>(isa: I, x: I::V) -> I::V {
     isa.fma(half, e, half)
 }
 
+/// [`gelu`] for results that are rounded to bf16: the error function is one odd polynomial, right to 7e-5, up
+/// to 2.9, and one from there.
+#[inline(always)]
+pub fn gelu_coarse<I: Isa>(isa: I, x: I::V) -> I::V {
+    let half = isa.mul(x, isa.splat(0.5));
+    let a =
+        isa.min(isa.splat(2.9), isa.abs(isa.mul(x, isa.splat(std::f32::consts::FRAC_1_SQRT_2))));
+    let series = polynomial(
+        isa,
+        isa.mul(a, a),
+        [
+            1.127_997_8,
+            -0.373_743_06,
+            0.108_443_476,
+            -0.023_131_613,
+            0.003_457_388,
+            -0.000_337_444_57,
+            1.905_993_7e-5,
+            -4.682_707_7e-7,
+        ],
+    );
+    // x erf(x / √2) is even.
+    isa.fma(isa.abs(half), isa.min(isa.splat(1.0), isa.mul(a, series)), half)
+}
+
 /// `x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))`.
 #[inline(always)]
 pub fn gelu_tanh<I: Isa>(isa: I, x: I::V) -> I::V {
@@ -166,7 +191,7 @@ pub fn relu<I: Isa>(isa: I, x: I::V) -> I::V {
 
 #[cfg(test)]
 mod tests {
-    use super::{exp, exp2, exp2_coarse};
+    use super::{exp, exp2, exp2_coarse, gelu, gelu_coarse};
     use crate::isa::{Isa, LANES, SimdOp, run_on_every_isa};
 
     /// All exponentials of some numbers.
@@ -204,6 +229,38 @@ mod tests {
                     assert!(close || infinite, "{got} not {exact} at {x} on {level}");
                 }
             }
+        }
+    }
+
+    /// Both forms of `gelu` of some numbers.
+    #[derive(Clone, Copy)]
+    struct Gelus<'a>(&'a [f32]);
+
+    impl SimdOp for Gelus<'_> {
+        type Output = Vec<[f32; 2]>;
+
+        fn eval<I: Isa>(self, isa: I) -> Vec<[f32; 2]> {
+            let chunks = self.0.chunks(LANES).flat_map(|x| {
+                let exact = isa.to_array(gelu(isa, isa.read(x)));
+                let coarse = isa.to_array(gelu_coarse(isa, isa.read(x)));
+                (0..x.len()).map(move |i| [exact[i], coarse[i]])
+            });
+            chunks.collect()
+        }
+    }
+
+    #[test]
+    fn the_coarse_gelu_is_right_to_what_bf16_keeps() {
+        let inputs: Vec<f32> = (-20_000..20_000).map(|i| i as f32 * 1e-3).collect();
+        for (level, results) in run_on_every_isa(&Gelus(&inputs)) {
+            for (&x, [exact, coarse]) in inputs.iter().zip(results) {
+                let error = (coarse - exact).abs();
+                assert!(error <= 3.6e-5 * x.abs(), "{coarse} not {exact} at {x} on {level}");
+                assert!(x > -4.2 || coarse == 0.0, "{coarse} at {x} on {level}");
+            }
+        }
+        for (_, results) in run_on_every_isa(&Gelus(&[f32::NAN, 1e30])) {
+            assert!(results[0][1].is_nan() && results[1][1] == 1e30);
         }
     }
 

@@ -197,6 +197,7 @@ impl Epilogue<'_> {
         let global = output.cell.rows.start + row;
         let biases = self.bias.map(|bias| bias[..2 * hidden].split_at(hidden));
         let pairs = sums.as_chunks::<LANES>().0.as_chunks::<2>().0;
+        let is_coarse = output.f32.is_none();
         for (start, [h, g]) in (0..columns.len()).step_by(LANES).zip(pairs) {
             let lanes = start..columns.len().min(start + LANES);
             let mut h = arithmetic.real(isa, isa.load(h));
@@ -210,7 +211,8 @@ impl Epilogue<'_> {
                 h = isa.add(h, isa.read(&hidden_bias[lanes.clone()]));
                 g = isa.add(g, isa.read(&gate_bias[lanes]));
             }
-            let mut y = isa.mul(h, math::gelu(isa, g));
+            let gate = if is_coarse { math::gelu_coarse(isa, g) } else { math::gelu(isa, g) };
+            let mut y = isa.mul(h, gate);
             if let Some(scale) = self.scale {
                 y = isa.mul(y, isa.splat(scale));
             }
