@@ -7,6 +7,7 @@
 mod inputs;
 mod list;
 mod neighbour;
+mod packed;
 mod picture;
 mod race;
 mod readings;

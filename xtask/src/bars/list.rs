@@ -1,6 +1,6 @@
 //! The promises.
 
-use super::{Bar, Limit, Size, Source, picture, race, tests, threads};
+use super::{Bar, Limit, Size, Source, packed, picture, race, tests, threads};
 
 const PARITY: Source = Source {
     name: "parity",
@@ -44,6 +44,18 @@ const VAE_BF16: Source = Source {
     size: Size::Full,
     measure: |options| race::readings(options, ["vae_decode", "bf16"]),
 };
+const UNET_W8A8: Source = Source {
+    name: "unet w8a8",
+    size: Size::Full,
+    measure: |options| race::readings(options, ["unet_step", "w8a8"]),
+};
+const VAE_W8A8: Source = Source {
+    name: "vae w8a8",
+    size: Size::Full,
+    measure: |options| race::readings(options, ["vae_decode", "w8a8"]),
+};
+const PACKED: Source = Source { name: "packed", size: Size::Full, measure: packed::readings };
+const PACKED_SDXL: Source = Source { name: "packed sdxl", size: Size::Full, measure: packed::sdxl };
 const THREADS: Source = Source { name: "threads", size: Size::Full, measure: threads::readings };
 
 /// All bars, in the order of the table.
@@ -69,6 +81,19 @@ pub(super) const BARS: &[Bar] = &[
     bar(["speed.vae.bf16", "ratio"], Limit::AtMost(1.0, "of OpenVINO"), &VAE_BF16),
     bar(["speed.threads", "two_of_one"], Limit::AtMost(0.56, "of one"), &THREADS),
     bar(["speed.neighbour", "spinning"], Limit::AtMost(1.6, "of idle"), &THREADS),
+    bar(["packed.unet.w8a8", "ratio"], Limit::AtMost(0.92, "of OpenVINO w8a8"), &UNET_W8A8),
+    bar(["packed.vae.w8a8", "ratio"], Limit::AtMost(0.8, "of OpenVINO w8a8"), &VAE_W8A8),
+    bar(["packed.w8a8", "w8a8_of_bf16"], Limit::AtMost(0.62, "of bf16"), &PACKED),
+    bar(["packed.w4a8", "w4a8_of_w8a8"], Limit::AtMost(1.05, "of w8a8"), &PACKED),
+    bar(["packed.w2a8", "w2a8_of_w8a8"], Limit::AtMost(1.1, "of w8a8"), &PACKED),
+    bar(["packed.w4a16", "w4a16_of_bf16"], Limit::AtMost(1.05, "of bf16"), &PACKED),
+    bar(["packed.step", "step_over"], Limit::AtMost(150.0, "MB over stored"), &PACKED),
+    bar(["packed.second", "dirty_over"], Limit::AtMost(30.0, "MB over arena"), &PACKED),
+    bar(["packed.first", "first_step"], Limit::AtMost(0.5, "s over a later"), &PACKED),
+    bar(["packed.quantize", "quantize_peak"], Limit::AtMost(1000.0, "MB"), &PACKED),
+    bar(["packed.sdxl.w8", "w8"], Limit::AtMost(2500.0, "MiB"), &PACKED_SDXL),
+    bar(["packed.sdxl.w4", "w4"], Limit::AtMost(1330.0, "MiB"), &PACKED_SDXL),
+    bar(["packed.sdxl.quantize", "quantize_peak"], Limit::AtMost(1000.0, "MB"), &PACKED_SDXL),
 ];
 
 const fn bar([name, reading]: [&'static str; 2], limit: Limit, source: &'static Source) -> Bar {

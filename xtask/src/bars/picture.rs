@@ -80,7 +80,7 @@ fn draw(binary: &Path, folder: &Path, picture: &Path) -> Result<Run> {
 }
 
 /// Looks at the process until it ends; the highest `VmHWM` in MB.
-fn watch(child: &Child) -> f64 {
+pub(super) fn watch(child: &Child) -> f64 {
     let status = format!("/proc/{}/status", child.id());
     let mut peak = 0.0;
     while let Some(kib) = fs::read_to_string(&status).ok().as_deref().and_then(high_water) {

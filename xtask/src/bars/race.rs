@@ -14,13 +14,20 @@ pub(super) fn readings(options: &Options, [script, precision]: [&str; 2]) -> Res
     ensure!(python.exists(), "the peers are not installed: tools/peers/setup");
     let folder = super::picture::folder(options, "sd-turbo")?;
     let binary = build(&["--release"])?;
+    let ours = match precision {
+        "w8a8" => format!("-m {}", super::packed::w8a8(options)?.display()),
+        _ => "-m {model} --precision {precision}".to_owned(),
+    };
     let ours = format!(
-        "{} bench {{component}} -m {{model}} -t {{threads}} --precision {{precision}} \
-         --inputs {{inputs}} --save {{save}} --serve",
+        "{} bench {{component}} {ours} -t {{threads}} --inputs {{inputs}} --save {{save}} --serve",
         binary.display()
     );
     let mut command = program(python, &[&format!("tools/peers/{script}.py")]);
     command.arg(folder).args(["--precisions", precision, "--ours", &ours]);
+    if precision == "w8a8" {
+        // PyTorch has nothing of the kind.
+        command.args(["--peers", "openvino"]);
+    }
     let output = capture(&mut command)?;
     let row = output.out.lines().find_map(|line| serde_json::from_str::<Value>(line).ok());
     let Some(row) = row else {

@@ -36,6 +36,16 @@ impl Server {
     }
 }
 
+impl Server {
+    /// A figure of the kernel about the process, in MB: the value after `key` in a file of `/proc`.
+    pub(super) fn memory(&self, file: &str, key: &str) -> Result<f64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id()))?;
+        let value = text.lines().find_map(|line| line.strip_prefix(key));
+        let kib = value.and_then(|value| value.split_whitespace().next()?.parse::<f64>().ok());
+        Ok(kib.with_context(|| format!("{file} has no {key}"))? * 1024.0 / 1e6)
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         // Nothing can be done about a process that has ended already.
