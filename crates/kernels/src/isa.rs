@@ -63,6 +63,17 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// Write all lanes to `to`.
     fn store(self, v: Self::V, to: &mut [f32; LANES]);
 
+    /// [`Isa::store`], past the caches where `to` is a cache line: for what will not be read soon. Others see it after
+    /// [`Isa::fence`].
+    #[inline(always)]
+    fn stream(self, v: Self::V, to: &mut [f32; LANES]) {
+        self.store(v, to);
+    }
+
+    /// Let others see what was streamed.
+    #[inline(always)]
+    fn fence(self) {}
+
     /// `a + b`.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
 

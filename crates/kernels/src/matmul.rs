@@ -124,6 +124,10 @@ impl Geometry {
     }
 }
 
+/// Results of this many bytes are gone from the caches before they are read: they are written past them, which
+/// saves reading what is overwritten.
+const STREAMED: usize = 1 << 25;
+
 /// Bytes of scratch that a [`Matmul`] of these operands needs on `cpu`.
 pub fn scratch_bytes(
     input: ActivationFormat,
@@ -147,6 +151,7 @@ impl Matmul<'_> {
         check(&input, &geometry, &weights);
         check_integers(&input, &weights, &epilogue);
         let plan = Plan::new(input.format(), &geometry, &layout, cpu);
+        let streams = output.f32.as_ref().is_some_and(|all| size_of_val(*all) >= STREAMED);
         let grid = plan.grid(&layout, epilogue.gate);
         let mut scratch = Scratch::new(scratch);
         let blank = scratch.take::<u8>(plan.blank_bytes());
@@ -156,8 +161,17 @@ impl Matmul<'_> {
         let scratch = scratch.rest();
         let (input, geometry, epilogue, plan) = (&input, &geometry, &epilogue, &plan);
         cpu.threads.run_tiles((output, grid), scratch, |output, workspace| {
-            let chunk =
-                Chunk { input, geometry, weights, epilogue, plan, blank, output, workspace };
+            let chunk = Chunk {
+                input,
+                geometry,
+                weights,
+                epilogue,
+                plan,
+                blank,
+                streams,
+                output,
+                workspace,
+            };
             match plan.way {
                 // The plan asks for products of pairs only where the CPU has them.
                 Way::Bf16Dot => drop(cpu.eval_bf16(chunk)),

@@ -244,3 +244,36 @@ fn convolutions() {
         }
     }
 }
+
+/// Results that are too many for the caches take another way to memory.
+#[test]
+fn many_results_are_those_of_few() {
+    let (rows, n, channels) = (1 << 13, 1 << 10, 4);
+    let layout = PanelLayout::linear(PanelFormat::F32, n, channels);
+    let mut packed = vec![0_u32; layout.bytes() / 4];
+    let (source, input) = (numbers(1, n * channels), numbers(2, rows * channels));
+    for cpu in cpus() {
+        let bytes = bytemuck::cast_slice_mut(&mut packed);
+        pack(&cpu, (Source::F32(&source), Rows::Natural), layout, bytes).unwrap();
+        let run = |first: usize, count: usize| {
+            let geometry = Geometry::Rows { rows: count, stride: channels };
+            let format = kernels::format::ActivationFormat::F32;
+            let mut scratch = vec![0; matmul::scratch_bytes(format, &geometry, &layout, &cpu)];
+            let mut output = vec![0.0; count * n];
+            let kernel = Matmul {
+                input: Activations::F32(&input[first * channels..]),
+                geometry,
+                weights: Panels { layout, bytes: bytemuck::cast_slice(&packed), multipliers: None },
+                epilogue: Epilogue::default(),
+                output: Output::f32(&mut output, n),
+                scratch: &mut scratch,
+            };
+            kernel.run(&cpu);
+            output
+        };
+        let whole = run(0, rows);
+        assert!(size_of_val(&whole[..]) >= 1 << 25);
+        let halves = [run(0, rows / 2), run(rows / 2, rows / 2)].concat();
+        assert!(same(&whole, &halves), "{} × {}", cpu.level(), cpu.threads.count());
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::{
     __m128i, __m256, __m256i, _CMP_LT_OQ, _CMP_UNORD_Q, _MM_FROUND_NO_EXC,
-    _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_packus_epi16, _mm_storeu_si128,
+    _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_packus_epi16, _mm_sfence, _mm_storeu_si128,
     _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_and_si256, _mm256_blendv_ps,
     _mm256_castps_si256, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cmp_ps,
     _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_div_ps,
@@ -11,7 +11,7 @@ use std::arch::x86_64::{
     _mm256_packs_epi32, _mm256_packus_epi32, _mm256_permute4x64_epi64, _mm256_round_ps,
     _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi16, _mm256_slli_epi32,
     _mm256_srai_epi16, _mm256_srli_epi16, _mm256_srli_epi32, _mm256_storeu_ps, _mm256_storeu_si256,
-    _mm256_sub_ps,
+    _mm256_stream_ps, _mm256_sub_ps,
 };
 
 use super::{Int8Dot, Isa, LANES, Level, token};
@@ -78,6 +78,26 @@ macro_rules! isa {
                     _mm256_storeu_ps(to.as_mut_ptr(), v[0]);
                     _mm256_storeu_ps(to.as_mut_ptr().add(8), v[1]);
                 }
+            }
+
+            #[inline(always)]
+            fn stream(self, v: V, to: &mut [f32; LANES]) {
+                if to.as_ptr().addr().is_multiple_of(64) {
+                    // SAFETY: 16 floats are writable at an aligned place, and `self` proves that
+                    // the CPU has AVX.
+                    unsafe {
+                        _mm256_stream_ps(to.as_mut_ptr(), v[0]);
+                        _mm256_stream_ps(to.as_mut_ptr().add(8), v[1]);
+                    }
+                } else {
+                    self.store(v, to);
+                }
+            }
+
+            #[inline(always)]
+            fn fence(self) {
+                // SAFETY: every x86-64 CPU has it.
+                unsafe { _mm_sfence() }
             }
 
             #[inline(always)]

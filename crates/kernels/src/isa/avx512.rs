@@ -3,7 +3,7 @@
 use std::arch::x86_64::{
     __m128i, __m256bh, __m256i, __m512, __m512bh, _CMP_LT_OQ, _CMP_UNORD_Q, _MM_HINT_T0,
     _MM_HINT_T1, _mm_cvtss_f32, _mm_max_ps, _mm_max_ss, _mm_movehdup_ps, _mm_movehl_ps,
-    _mm_prefetch, _mm_storeu_si128, _mm256_castps256_ps128, _mm256_extractf128_ps,
+    _mm_prefetch, _mm_sfence, _mm_storeu_si128, _mm256_castps256_ps128, _mm256_extractf128_ps,
     _mm256_loadu_si256, _mm256_max_ps, _mm256_storeu_si256, _mm512_abs_ps, _mm512_add_epi32,
     _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castps512_ps256,
     _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16, _mm512_cvtepi32_ps,
@@ -12,7 +12,7 @@ use std::arch::x86_64::{
     _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_blend_epi32,
     _mm512_mask_blend_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_or_si512,
     _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32, _mm512_srli_epi32,
-    _mm512_storeu_ps, _mm512_sub_ps,
+    _mm512_storeu_ps, _mm512_stream_ps, _mm512_sub_ps,
 };
 
 use super::{Avx2, Bf16Dot, Bf16Op, Int8Dot, Isa, LANES, Level, intrinsics, token};
@@ -70,6 +70,23 @@ macro_rules! isa {
             fn store(self, v: V, to: &mut [f32; LANES]) {
                 // SAFETY: 16 floats are writable, and `self` proves that the CPU has AVX-512.
                 unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
+            }
+
+            #[inline(always)]
+            fn stream(self, v: V, to: &mut [f32; LANES]) {
+                if to.as_ptr().addr().is_multiple_of(64) {
+                    // SAFETY: 16 floats are writable at an aligned place, and `self` proves that
+                    // the CPU has AVX-512.
+                    unsafe { _mm512_stream_ps(to.as_mut_ptr(), v) }
+                } else {
+                    self.store(v, to);
+                }
+            }
+
+            #[inline(always)]
+            fn fence(self) {
+                // SAFETY: every x86-64 CPU has it.
+                unsafe { _mm_sfence() }
             }
 
             #[inline(always)]

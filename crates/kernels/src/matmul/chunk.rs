@@ -30,6 +30,8 @@ pub(super) struct Chunk<'a, 't> {
     pub(super) plan: &'a Plan,
     /// A row of zeros.
     pub(super) blank: &'a [u8],
+    /// Whether results are written past the caches.
+    pub(super) streams: bool,
     pub(super) output: OutputTile<'t>,
     pub(super) workspace: &'t mut [u8],
 }
@@ -64,7 +66,8 @@ impl Int8Op for Chunk<'_, '_> {
 impl Chunk<'_, '_> {
     #[inline(always)]
     fn compute<I: Isa, A: Arithmetic<I>>(self, isa: I, arithmetic: A) {
-        let Self { input, geometry, weights, epilogue, plan, blank, mut output, workspace } = self;
+        let Self { input, geometry, weights, epilogue, plan, blank, streams, .. } = self;
+        let Self { mut output, workspace, .. } = self;
         let layout = weights.layout;
         let column_block = if epilogue.gate == Gate::None { PANEL } else { PANEL / 2 };
         let panel = output.cell.columns.start / column_block;
@@ -148,6 +151,7 @@ impl Chunk<'_, '_> {
                     output: &mut output,
                     first: rows.start,
                     takes: is_direct && is_last,
+                    streams,
                 };
                 multiply((isa, arithmetic), &strip, (to, sink));
                 if is_last && !is_direct {
@@ -156,6 +160,9 @@ impl Chunk<'_, '_> {
                     epilogue.finish((isa, arithmetic), &mut output, (rows, sums, width));
                 }
             }
+        }
+        if streams {
+            isa.fence();
         }
     }
 }

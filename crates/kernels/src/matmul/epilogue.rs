@@ -230,6 +230,8 @@ pub(super) struct Direct<'e, 'o, 't> {
     pub(super) first: usize,
     /// Whether rows are finished; otherwise they go to the sums.
     pub(super) takes: bool,
+    /// Whether `f32` results are written past the caches.
+    pub(super) streams: bool,
 }
 
 impl Direct<'_, '_, '_> {
@@ -260,7 +262,9 @@ impl<I: Isa> Sink<I> for Direct<'_, '_, '_> {
             let row = &residual.values[start..];
             (0..C).for_each(|c| isa.prefetch(row.as_ptr().wrapping_add(c * LANES)));
         }
-        if let Some(tile) = &mut self.output.f32 {
+        if let Some(tile) = &mut self.output.f32
+            && !self.streams
+        {
             let row = &tile.row(row)[column..];
             (0..C).for_each(|c| isa.prefetch(row.as_ptr().wrapping_add(c * LANES)));
         }
@@ -292,7 +296,13 @@ impl<I: Isa> Sink<I> for Direct<'_, '_, '_> {
         }
         if let Some(tile) = &mut self.output.f32 {
             let to = vectors_mut::<f32, C>(&mut tile.row(row)[column..]);
-            (0..C).for_each(|c| isa.store(acc[c], &mut to[c]));
+            for (acc, to) in acc.iter().zip(to) {
+                if self.streams {
+                    isa.stream(*acc, to);
+                } else {
+                    isa.store(*acc, to);
+                }
+            }
         }
         if let Some(tile) = &mut self.output.bf16 {
             let to = vectors_mut::<u16, C>(&mut tile.row(row)[column..]);
