@@ -13,7 +13,7 @@ use super::{
 use crate::{
     format::{
         Activations, PANEL, PanelFormat, PanelLayout, Panels,
-        int::{self, QUAD},
+        int::{self, GROUP, QUAD},
     },
     isa::{Bf16Dot, Bf16Op, Int8Dot, Int8Op, Isa, LANES, SimdOp},
     matmul::Gate,
@@ -231,25 +231,31 @@ fn widen_integers(way: Way, panel: &Panel<'_>, block: &Block, to: &mut [f32]) {
         int::unpack((layout, width), stored, (first, count), to);
         return;
     }
-    let mut quads = [0; PANEL * QUAD];
-    let quads = &mut quads[..width * QUAD];
+    // A group at a time, whose multipliers are then spread over the lanes once.
+    let mut codes = [0; PANEL * GROUP];
     // In both forms four elements of `k` take as many lines of the destination as they have bytes.
     let line = width * QUAD / way.per_group();
-    for (to, k) in to.chunks_exact_mut(line).zip((first..first + count).step_by(QUAD)) {
-        int::unpack((layout, width), stored, (k, QUAD), quads);
-        let quads = quads.as_chunks::<QUAD>().0;
-        if way == Way::Bf16Dot {
-            let (low, high) = bytemuck::cast_slice_mut::<f32, u16>(to).split_at_mut(2 * width);
-            let halves = low.as_chunks_mut::<2>().0.iter_mut().zip(high.as_chunks_mut::<2>().0);
-            for ((low, high), quad) in halves.zip(quads) {
-                // Small integers are exact in bf16.
-                let bits = quad.map(|code| (f32::from(code).to_bits() >> 16) as u16);
-                (*low, *high) = ([bits[0], bits[1]], [bits[2], bits[3]]);
-            }
-        } else {
-            for (place, to) in to.chunks_exact_mut(width).enumerate() {
-                for (to, quad) in to.iter_mut().zip(quads) {
-                    *to = f32::from(quad[place]);
+    let pieces = to[..count / QUAD * line].chunks_mut(GROUP / QUAD * line);
+    for (to, first) in pieces.zip((first..).step_by(GROUP)) {
+        let codes = &mut codes[..to.len() / line * width * QUAD];
+        int::unpack((layout, width), stored, (first, to.len() / line * QUAD), codes);
+        for (to, quads) in to.chunks_exact_mut(line).zip(codes.chunks_exact(width * QUAD)) {
+            let quads = quads.as_chunks::<QUAD>().0;
+            if way == Way::Bf16Dot {
+                // Lanes of 32 bits throughout, which compilers turn into vectors.
+                let (low, high) = bytemuck::cast_slice_mut::<f32, u32>(to).split_at_mut(width);
+                for ((low, high), quad) in low.iter_mut().zip(high).zip(quads) {
+                    let quad = i32::from_le_bytes(quad.map(i8::cast_unsigned));
+                    // Small integers are exact in bf16.
+                    let bits = |place: i32| ((quad << (24 - 8 * place) >> 24) as f32).to_bits();
+                    *low = bits(0) >> 16 | bits(1) & 0xffff_0000;
+                    *high = bits(2) >> 16 | bits(3) & 0xffff_0000;
+                }
+            } else {
+                for (place, to) in to.chunks_exact_mut(width).enumerate() {
+                    for (to, quad) in to.iter_mut().zip(quads) {
+                        *to = f32::from(quad[place]);
+                    }
                 }
             }
         }
