@@ -5,6 +5,9 @@
 
 The second form builds the network in diffusers with the weights that the file stands for, rounds the
 input of every layer as the plan says, and prints the signal-to-noise ratio of our output to its own.
+Attention stays real in it. Codes amplify the last bit of a sum: where inputs are rounded, two right
+implementations agree to about as many dB as each of them with real numbers; where only weights are
+(a16), to more than 100.
 """
 
 import argparse

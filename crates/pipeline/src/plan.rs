@@ -35,14 +35,14 @@ const ROUNDED: &str = "a8";
 pub struct Plan {
     /// What real numbers are computed in.
     pub precision: Precision,
-    components: BTreeMap<String, Layers>,
+    components: BTreeMap<String, Formats>,
     /// Of components that are not listed.
     others: Option<Scheme>,
 }
 
 /// The formats of one component; `None` is real.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Layers {
+struct Formats {
     default: Option<Scheme>,
     scores: Scores,
     layers: BTreeMap<String, Option<Scheme>>,
@@ -53,12 +53,12 @@ struct Layers {
 struct Written {
     version: u32,
     #[serde(flatten)]
-    components: BTreeMap<String, WrittenLayers>,
+    components: BTreeMap<String, WrittenFormats>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WrittenLayers {
+struct WrittenFormats {
     default: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     attention: Option<String>,
@@ -79,7 +79,7 @@ impl Plan {
 
     /// The same with this scheme for every layer of one component.
     pub fn with_component(mut self, component: &str, scheme: Scheme) -> Self {
-        self.components.insert(component.to_owned(), Layers::uniform(Some(scheme)));
+        self.components.insert(component.to_owned(), Formats::uniform(Some(scheme)));
         self
     }
 
@@ -95,7 +95,7 @@ impl Plan {
             Some(scheme) => LayerFormat::Integer(*scheme),
             None => LayerFormat::Float(precision),
         };
-        let others = Layers::uniform(self.others);
+        let others = Formats::uniform(self.others);
         let layers = self.components.get(component).unwrap_or(&others);
         let exceptions = layers.layers.iter();
         tensor::Plan {
@@ -125,8 +125,9 @@ impl Plan {
         let components = written.components.into_iter().map(|(name, component)| {
             let layers = component.layers.into_iter();
             let layers = layers.map(|(layer, format)| Ok((layer, scheme(&format)?)));
-            let (default, scores) = (scheme(&component.default)?, scores(component.attention)?);
-            Ok((name, Layers { default, scores, layers: layers.collect::<Result<_, String>>()? }))
+            let (default, scores) =
+                (scheme(&component.default)?, scores(component.attention.as_deref())?);
+            Ok((name, Formats { default, scores, layers: layers.collect::<Result<_, String>>()? }))
         });
         let components = components.collect::<Result<_, String>>()?;
         Ok(Self { components, ..Self::default() })
@@ -140,10 +141,10 @@ impl Plan {
     pub fn to_toml<'a>(&self, components: impl IntoIterator<Item = &'a str>) -> String {
         let word = |scheme: Option<Scheme>| scheme.map_or(FLOAT.to_owned(), |s| s.to_string());
         let components = components.into_iter().map(|name| {
-            let others = Layers::uniform(self.others);
+            let others = Formats::uniform(self.others);
             let layers = self.components.get(name).unwrap_or(&others);
             let exceptions = layers.layers.iter();
-            let written = WrittenLayers {
+            let written = WrittenFormats {
                 default: word(layers.default),
                 attention: (layers.scores == Scores::Int8).then(|| ROUNDED.to_owned()),
                 layers: exceptions.map(|(name, scheme)| (name.clone(), word(*scheme))).collect(),
@@ -174,7 +175,7 @@ impl Plan {
     }
 }
 
-impl Layers {
+impl Formats {
     /// The same scheme for every layer.
     fn uniform(default: Option<Scheme>) -> Self {
         let scores = default.map(|scheme| tensor::Plan::integers(scheme, Precision::F32).scores);
@@ -182,8 +183,8 @@ impl Layers {
     }
 }
 
-fn scores(text: Option<String>) -> Result<Scores, String> {
-    match text.as_deref() {
+fn scores(text: Option<&str>) -> Result<Scores, String> {
+    match text {
         None | Some(FLOAT) => Ok(Scores::Real),
         Some(ROUNDED) => Ok(Scores::Int8),
         Some(other) => Err(format!("unknown attention {other:?}, use {ROUNDED} or {FLOAT}")),

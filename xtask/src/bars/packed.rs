@@ -12,7 +12,6 @@ use super::{Options, inputs, picture};
 use crate::command::{build, capture, program};
 use crate::console::say;
 
-const WARM_UPS: usize = 1;
 const RUNS: usize = 5;
 
 /// Schemes by the flags of `mixdq quantize`.
@@ -41,17 +40,14 @@ pub(super) fn readings(options: &Options) -> Result<Readings> {
         let mut server = Server::start(&binary, model, &inputs, 2)?;
         let cold = server.step()?;
         let seconds: Vec<f64> = (0..RUNS).map(|_| server.step()).collect::<Result<_>>()?;
-        steps.push((name, server, median(seconds.clone()), Vec::new()));
         if name != "bf16" {
             first = first.max(cold - median(seconds));
         }
+        steps.push((name, server, Vec::new()));
     }
-    for turn in 0..WARM_UPS + RUNS {
-        for (_, server, _, seconds) in &mut steps {
-            let time = server.step()?;
-            if turn >= WARM_UPS {
-                seconds.push(time);
-            }
+    for _ in 0..RUNS {
+        for (_, server, seconds) in &mut steps {
+            seconds.push(server.step()?);
         }
     }
     for ((name, file), (_, server, ..)) in files.iter().zip(&steps) {
@@ -144,8 +140,8 @@ fn stored(file: &Path, component: &str) -> Result<f64> {
 fn arena(binary: &Path, model: &Path) -> Result<f64> {
     let output = capture(program(binary, &["inspect", "-t", "2"]).arg(model))?;
     // The second table that names the UNet is the memory plan: weights, arena, peak in MiB.
-    let rows = output.out.lines().filter(|line| line.starts_with("unet "));
-    let plan = rows.last().context("mixdq inspect printed no plan")?;
+    let mut rows = output.out.lines().filter(|line| line.starts_with("unet "));
+    let plan = rows.next_back().context("mixdq inspect printed no plan")?;
     let words: Vec<&str> = plan.split_whitespace().collect();
     let mib: f64 = words.get(2).context("the plan has no arena")?.parse()?;
     Ok(mib * f64::from(1 << 20) / 1e6)
