@@ -214,32 +214,15 @@ impl Int8Dot for Avx2 {
 
     #[inline(always)]
     fn factor(self, b: V) -> Self::Factor {
-        b.map(|b| {
-            // SAFETY: `self` proves that the CPU has AVX2.
-            unsafe {
-                let b = _mm256_castps_si256(b);
-                let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(b));
-                [even, _mm256_srai_epi16::<8>(b)]
-            }
-        })
+        // No closures: those may be left out of line, where every intrinsic is a call.
+        // SAFETY: `self` proves that the CPU has AVX2.
+        unsafe { [widened_bytes(b[0]), widened_bytes(b[1])] }
     }
 
     #[inline(always)]
     fn dot_int8(self, acc: V, a: V, b: Self::Factor) -> V {
-        std::array::from_fn(|i| {
-            // SAFETY: `self` proves that the CPU has AVX2.
-            unsafe {
-                // The instruction that multiplies bytes saturates; that for 16 bits is exact.
-                let a = _mm256_castps_si256(a[i]);
-                let even = _mm256_and_si256(a, _mm256_set1_epi16(0xff));
-                let odd = _mm256_srli_epi16::<8>(a);
-                let sum = _mm256_add_epi32(
-                    _mm256_madd_epi16(even, b[i][0]),
-                    _mm256_madd_epi16(odd, b[i][1]),
-                );
-                _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(acc[i]), sum))
-            }
-        })
+        // SAFETY: `self` proves that the CPU has AVX2.
+        unsafe { [dot_widened(acc[0], a[0], b[0]), dot_widened(acc[1], a[1], b[1])] }
     }
 
     #[inline(always)]
@@ -259,19 +242,60 @@ impl Int8Dot for AvxVnni {
 
     #[inline(always)]
     fn dot_int8(self, acc: V, a: V, b: V) -> V {
-        std::array::from_fn(|i| {
-            // SAFETY: `self` proves that the CPU has AVX-VNNI.
-            unsafe {
-                let (a, b) = (_mm256_castps_si256(a[i]), _mm256_castps_si256(b[i]));
-                let acc = _mm256_castps_si256(acc[i]);
-                _mm256_castsi256_ps(_mm256_dpbusd_avx_epi32(acc, a, b))
-            }
-        })
+        // SAFETY: `self` proves that the CPU has AVX-VNNI.
+        unsafe { [dot_bytes(acc[0], a[0], b[0]), dot_bytes(acc[1], a[1], b[1])] }
     }
 
     #[inline(always)]
     fn widen_i32(self, v: V) -> V {
         self.without_vnni().widen_i32(v)
+    }
+}
+
+/// The even signed bytes and the odd ones, widened to 16 bits.
+///
+/// # Safety
+///
+/// The CPU must have AVX2.
+#[inline(always)]
+unsafe fn widened_bytes(b: __m256) -> [__m256i; 2] {
+    // SAFETY: the caller guarantees AVX2.
+    unsafe {
+        let b = _mm256_castps_si256(b);
+        let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(b));
+        [even, _mm256_srai_epi16::<8>(b)]
+    }
+}
+
+/// `acc` and the products of unsigned bytes with [`widened_bytes`], four to a lane. The instruction that multiplies
+/// bytes saturates; that for 16 bits is exact.
+///
+/// # Safety
+///
+/// The CPU must have AVX2.
+#[inline(always)]
+unsafe fn dot_widened(acc: __m256, a: __m256, b: [__m256i; 2]) -> __m256 {
+    // SAFETY: the caller guarantees AVX2.
+    unsafe {
+        let a = _mm256_castps_si256(a);
+        let even = _mm256_and_si256(a, _mm256_set1_epi16(0xff));
+        let odd = _mm256_srli_epi16::<8>(a);
+        let sum = _mm256_add_epi32(_mm256_madd_epi16(even, b[0]), _mm256_madd_epi16(odd, b[1]));
+        _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(acc), sum))
+    }
+}
+
+/// `acc` and the products of unsigned with signed bytes, four to a lane.
+///
+/// # Safety
+///
+/// The CPU must have AVX-VNNI.
+#[inline(always)]
+unsafe fn dot_bytes(acc: __m256, a: __m256, b: __m256) -> __m256 {
+    // SAFETY: the caller guarantees AVX-VNNI.
+    unsafe {
+        let (a, b) = (_mm256_castps_si256(a), _mm256_castps_si256(b));
+        _mm256_castsi256_ps(_mm256_dpbusd_avx_epi32(_mm256_castps_si256(acc), a, b))
     }
 }
 

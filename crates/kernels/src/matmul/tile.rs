@@ -290,10 +290,12 @@ impl Tile<'_, '_> {
             for k in 0..groups {
                 isa.prefetch_far(next);
                 next = next.wrapping_add(ahead.step);
-                let row: [A::Factor; C] = std::array::from_fn(|c| {
-                    // SAFETY: the first two assertions bound row `k` of `b`.
-                    arithmetic.factor(isa, unsafe { load(isa, b.add(c * LANES)) })
-                });
+                // SAFETY: the first two assertions bound row `k` of `b`.
+                let mut row = [arithmetic.factor(isa, unsafe { load(isa, b) }); C];
+                for (c, row) in row.iter_mut().enumerate().skip(1) {
+                    // SAFETY: as above.
+                    *row = arithmetic.factor(isa, unsafe { load(isa, b.add(c * LANES)) });
+                }
                 b = b.wrapping_add(b_stride * LANES);
                 for (a, acc) in a.iter().zip(&mut acc) {
                     // SAFETY: each row of `a` was checked to hold `groups` groups.
