@@ -2,6 +2,8 @@
 
 mod tiles;
 
+use std::slice;
+
 use models::Params;
 use models::{tiny_vae, vae};
 use tensor::{Device, Graph, Recording, Session};
@@ -111,11 +113,11 @@ impl<D: Device> Sessions<'_, '_, D> {
     ) -> Result<Vec<f32>, Error> {
         if !self.made.iter().any(|(of, _)| *of == size) {
             let recording = self.decoder.record(size)?;
-            self.made.push((size, self.stage.session(&recording)?));
+            self.made.push((size, self.stage.session_of(&recording)?));
         }
         let session = self.made.iter_mut().find(|(of, _)| *of == size).map(|(_, s)| s);
         let session = session.expect("the session was just made");
         session.write("latents", &self.decoder.unscale(latents))?;
-        self.stage.run(session, "pixels", part)
+        Ok(self.stage.run(slice::from_mut(session), "pixels", part)?.swap_remove(0))
     }
 }

@@ -7,6 +7,7 @@ use models::unet::{self, UNet};
 use tensor::{Device, Graph, Recording, Session};
 
 use crate::noise::Generator;
+use crate::phases::{self, Given, Programs};
 use crate::request::{Phase, Request, Watch};
 use crate::sampler::Call;
 use crate::stage::Stage;
@@ -22,6 +23,10 @@ pub(crate) struct Texts {
     pub(crate) negative: Option<Conditioning>,
 }
 
+/// What may be kept of prompts at a time. More prompts are taken in groups, each with its own pass over the weights
+/// that only prompts need.
+const GIVEN_BYTES: usize = 256 << 20;
+
 /// Denoise all pictures of a request: latents `[height / scale, width / scale, channels]`, channels first, each.
 pub(crate) fn run<D: Device>(
     pipeline: &TextToImage<'_, D>,
@@ -29,17 +34,38 @@ pub(crate) fn run<D: Device>(
     settings: &Settings,
     (texts, watch): (&Texts, &Watch<'_>),
 ) -> Result<Vec<Vec<f32>>, Error> {
-    let config = unet::Config::read(&pipeline.model.unet.config)?;
+    let model = pipeline.model;
+    let config = unet::Config::read(&model.unet.config)?;
     let tokens = texts.prompts.first().map_or(0, |text| text.tokens);
-    let geometry = Geometry::new(pipeline.model, settings, tokens);
-    let mut stage = Stage::new(pipeline, &pipeline.model.unet, (Phase::Denoise, watch));
-    let session = stage.session(&record(pipeline.model, &config, &geometry)?)?;
-    let mut denoiser = Denoiser { stage, session, config, geometry, settings };
+    let geometry = Geometry::new(model, settings, tokens);
+    let recording = record(model, &config, &geometry)?;
+    let programs =
+        Programs::compile(&recording, &pipeline.plan.component(model.unet.name), pipeline.device);
+    let timesteps = settings.scheduler.sampler(settings.steps)?.timesteps().to_vec();
+    let times: Vec<Vec<f32>> = timesteps
+        .iter()
+        .map(|timestep| config.time_projection(*timestep).repeat(geometry.batch))
+        .collect();
+    let conditions: Vec<Condition> = texts
+        .prompts
+        .iter()
+        .map(|text| Condition::new(text, texts.negative.as_ref(), (&config, settings)))
+        .collect();
+    let group = (GIVEN_BYTES / programs.given_bytes(times.len()).max(1)).max(1);
     let mut latents = Vec::with_capacity(request.total());
-    for index in 0..request.total() {
-        let text = &texts.prompts[index / request.pictures];
-        denoiser.condition(text, texts.negative.as_ref())?;
-        latents.push(denoiser.picture(request.seed_of(index), (index, request.total()), watch)?);
+    for (i, conditions) in conditions.chunks(group).enumerate() {
+        let given = phases::given(pipeline, &programs, (conditions, &times), watch)?;
+        let mut stage = Stage::new(pipeline, &model.unet, (Phase::Denoise, watch));
+        let sessions = vec![stage.session(programs.step.clone())?];
+        let channels = config.in_channels();
+        let mut denoiser = Denoiser { stage, sessions, channels, geometry, settings };
+        let first = i * group * request.pictures;
+        let of_group: Vec<usize> = (first..first + conditions.len() * request.pictures).collect();
+        for pictures in of_group.chunks(denoiser.sessions.len()) {
+            let given: Vec<&Given> =
+                pictures.iter().map(|index| &given[(index - first) / request.pictures]).collect();
+            latents.extend(denoiser.pictures(request, (pictures, &given), watch)?);
+        }
     }
     Ok(latents)
 }
@@ -86,84 +112,115 @@ fn record(model: &Model, config: &unet::Config, geometry: &Geometry) -> Result<R
     graph.finish(&[("prediction", prediction)]).map_err(|e| Error::Engine(e.into()))
 }
 
+/// The inputs of a model call that neither noise nor time change.
+#[derive(Debug)]
+pub(crate) struct Condition {
+    inputs: Vec<(&'static str, Vec<f32>)>,
+}
+
+impl Condition {
+    fn new(
+        text: &Conditioning,
+        negative: Option<&Conditioning>,
+        (config, settings): (&unet::Config, &Settings),
+    ) -> Self {
+        // The negative prompt's half of a batch comes first.
+        let halves = || negative.into_iter().chain([text]);
+        let of_halves = |part: fn(&Conditioning) -> &Vec<f32>| -> Vec<f32> {
+            halves().flat_map(|half| part(half).iter().copied()).collect()
+        };
+        let batch = halves().count();
+        let mut inputs = vec![("encoder_hidden_states", of_halves(|half| &half.context))];
+        if config.has_text_time() {
+            let (width, height) = (settings.width as f32, settings.height as f32);
+            // Original size, top left corner of the crop, target size.
+            let ids = config.time_ids(&[height, width, 0.0, 0.0, height, width]);
+            inputs.push(("text_embeds", of_halves(|half| &half.pooled)));
+            inputs.push(("time_ids", ids.repeat(batch)));
+        }
+        if let Some(embedding) = config.guidance_embedding(settings.guidance - 1.0) {
+            inputs.push(("timestep_cond", embedding.repeat(batch)));
+        }
+        Self { inputs }
+    }
+
+    /// Set those inputs that a program reads.
+    pub(crate) fn write<D: Device>(&self, session: &mut Session<'_, D>) -> Result<(), Error> {
+        for (name, numbers) in &self.inputs {
+            if session.program().input(name).is_some() {
+                session.write(name, numbers)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 struct Denoiser<'a, 'w, D: Device> {
     stage: Stage<'a, 'w, D>,
-    session: Session<'a, D>,
-    config: unet::Config,
+    /// One for each picture that is drawn together with others.
+    sessions: Vec<Session<'a, D>>,
+    /// Of latents.
+    channels: usize,
     geometry: Geometry,
     settings: &'a Settings,
 }
 
 impl<D: Device> Denoiser<'_, '_, D> {
-    /// Set what stays the same during all steps of a picture.
-    fn condition(
+    /// Denoise some pictures together, each from what is given for its prompt.
+    fn pictures(
         &mut self,
-        text: &Conditioning,
-        negative: Option<&Conditioning>,
-    ) -> Result<(), Error> {
-        // The negative prompt's half of a batch comes first.
-        let halves = || negative.into_iter().chain([text]);
-        let context: Vec<f32> = halves().flat_map(|half| half.context.iter().copied()).collect();
-        self.session.write("encoder_hidden_states", &context)?;
-        if self.config.has_text_time() {
-            let pooled: Vec<f32> = halves().flat_map(|half| half.pooled.iter().copied()).collect();
-            let (width, height) = (self.settings.width as f32, self.settings.height as f32);
-            // Original size, top left corner of the crop, target size.
-            let ids = self.config.time_ids(&[height, width, 0.0, 0.0, height, width]);
-            self.session.write("text_embeds", &pooled)?;
-            self.session.write("time_ids", &ids.repeat(self.geometry.batch))?;
-        }
-        if let Some(embedding) = self.config.guidance_embedding(self.settings.guidance - 1.0) {
-            self.session.write("timestep_cond", &embedding.repeat(self.geometry.batch))?;
-        }
-        Ok(())
-    }
-
-    /// Denoise one picture.
-    fn picture(
-        &mut self,
-        seed: u64,
-        (index, total): (usize, usize),
+        request: &Request,
+        (pictures, given): (&[usize], &[&Given]),
         watch: &Watch<'_>,
-    ) -> Result<Vec<f32>, Error> {
+    ) -> Result<Vec<Vec<f32>>, Error> {
         let Geometry { height, width, .. } = self.geometry;
-        let mut noise = Generator::new(seed);
-        let mut sampler = self.settings.scheduler.sampler(self.settings.steps)?;
-        let first = noise.normal(self.config.in_channels() * height * width);
-        let mut sample: Vec<f32> = first.iter().map(|x| x * sampler.init_noise_sigma()).collect();
-        let calls = sampler.timesteps().to_vec();
-        for (i, &timestep) in calls.iter().enumerate() {
-            let start = Instant::now();
-            let input = sampler.scale_input(i, &sample);
-            let part = (index * calls.len() + i, total * calls.len());
-            let output = self.predict(&input, timestep, part)?;
-            let call = Call { index: i, output: &output, sample: &sample, images: 1 };
-            sample = sampler.step(call, &mut |n| noise.normal(n));
-            watch.tell(Event::Step(part.0 + 1, part.1, start.elapsed()));
+        let mut running = Vec::with_capacity(pictures.len());
+        for ((&index, given), session) in pictures.iter().zip(given).zip(&mut self.sessions) {
+            given.write_prompt(session)?;
+            let mut noise = Generator::new(request.seed_of(index));
+            let sampler = self.settings.scheduler.sampler(self.settings.steps)?;
+            let first = noise.normal(self.channels * height * width);
+            let sample: Vec<f32> = first.iter().map(|x| x * sampler.init_noise_sigma()).collect();
+            running.push((noise, sampler, sample));
         }
-        Ok(sample)
+        let calls = running.first().map_or(0, |(_, sampler, _)| sampler.timesteps().len());
+        let first = pictures.first().copied().unwrap_or_default();
+        for i in 0..calls {
+            let start = Instant::now();
+            for ((given, session), (_, sampler, sample)) in
+                given.iter().zip(&mut self.sessions).zip(&mut running)
+            {
+                given.write_time(i, session)?;
+                let input = channels_last(&sampler.scale_input(i, sample), height * width);
+                session.write("sample", &input.repeat(self.geometry.batch))?;
+            }
+            let part = first * calls + i * pictures.len();
+            let outputs = self.predict(pictures.len(), (part, request.total() * calls))?;
+            for (output, (noise, sampler, sample)) in outputs.iter().zip(&mut running) {
+                let call = Call { index: i, output, sample, images: 1 };
+                *sample = sampler.step(call, &mut |n| noise.normal(n));
+            }
+            let done = part + pictures.len();
+            watch.tell(Event::Step(done, request.total() * calls, start.elapsed()));
+        }
+        Ok(running.into_iter().map(|(_, _, sample)| sample).collect())
     }
 
-    /// The model's prediction for one picture, channels first, guided where the settings say so.
-    fn predict(
-        &mut self,
-        sample: &[f32],
-        timestep: f32,
-        part: (usize, usize),
-    ) -> Result<Vec<f32>, Error> {
+    /// The predictions for the first `count` pictures, channels first, guided where the settings say so.
+    fn predict(&mut self, count: usize, part: (usize, usize)) -> Result<Vec<Vec<f32>>, Error> {
         let Geometry { batch, height, width, .. } = self.geometry;
-        let pixels = height * width;
-        let time = self.config.time_projection(timestep);
-        self.session.write("time", &time.repeat(batch))?;
-        self.session.write("sample", &channels_last(sample, pixels).repeat(batch))?;
-        let output = self.stage.run(&mut self.session, "prediction", part)?;
-        let mut halves =
-            output.chunks_exact(output.len() / batch).map(|half| channels_first(half, pixels));
-        let first = halves.next().unwrap_or_default();
-        Ok(match halves.next() {
-            None => first,
-            Some(text) => combine(&first, &text, self.settings.guidance),
-        })
+        let outputs = self.stage.run(&mut self.sessions[..count], "prediction", part)?;
+        let guided = outputs.into_iter().map(|output| {
+            let mut halves = output
+                .chunks_exact(output.len() / batch)
+                .map(|half| channels_first(half, height * width));
+            let first = halves.next().unwrap_or_default();
+            match halves.next() {
+                None => first,
+                Some(text) => combine(&first, &text, self.settings.guidance),
+            }
+        });
+        Ok(guided.collect())
     }
 }
 

@@ -9,6 +9,7 @@ pub mod memory;
 pub mod model;
 pub mod noise;
 pub mod pack;
+mod phases;
 mod picture;
 mod plan;
 pub mod prompt;

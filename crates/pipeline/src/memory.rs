@@ -8,13 +8,15 @@ use tensor::{Device, LayerFormat, Program, Recording};
 
 use crate::decode::Decoder;
 use crate::model::Component;
+use crate::phases::Programs;
 use crate::text_to_image::Settings;
 use crate::{Error, Model, Request, TextToImage, denoise, text};
 
-/// What one network needs while it is in memory. Networks are loaded and released in turn.
+/// What one network, or a part of it that is loaded alone, needs while it is in memory. They are loaded and released in
+/// turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resident {
-    /// The network.
+    /// The network, or the part of it that depends on less than the rest.
     pub name: &'static str,
     /// Bytes of its weights, in the form in which they stay in memory.
     pub weights: usize,
@@ -48,6 +50,14 @@ impl Resident {
     }
 }
 
+/// A program of a picture and whose weights it reads.
+pub(crate) struct Part<'a> {
+    pub(crate) component: &'a Component,
+    /// As in [`Resident::name`].
+    name: &'static str,
+    pub(crate) program: Program,
+}
+
 impl<'a, D: Device> TextToImage<'a, D> {
     /// What each network of a picture will need, in the order in which they run.
     ///
@@ -55,40 +65,52 @@ impl<'a, D: Device> TextToImage<'a, D> {
     ///
     /// If the model does not fit its configuration.
     pub fn memory(&self, request: &Request, settings: &Settings) -> Result<Vec<Resident>, Error> {
-        let recordings = self.recordings(request, settings)?.into_iter();
-        Ok(recordings
-            .map(|(component, recording)| self.resident(component.name, &recording))
-            .collect())
+        let parts = self.parts(request, settings)?;
+        Ok(parts.iter().map(|part| self.resident(part)).collect())
     }
 
-    /// One call of each network of a picture, in the order in which they run.
-    pub(crate) fn recordings(
+    /// All programs of a picture, in the order in which they run.
+    pub(crate) fn parts(
         &self,
         request: &Request,
         settings: &Settings,
-    ) -> Result<Vec<(&'a Component, Recording)>, Error> {
+    ) -> Result<Vec<Part<'a>>, Error> {
         let model = self.model;
         let mut all = Vec::new();
         for encoder in &model.encoders {
-            all.push((&encoder.component, text::recording(self, request, encoder)?));
+            let component = &encoder.component;
+            let program = self.compile(component, &text::recording(self, request, encoder)?);
+            all.push(Part { component, name: component.name, program });
         }
-        all.push((&model.unet, denoise::recording(self, settings)?));
+        let Programs { prompt, time, step } = Programs::compile(
+            &denoise::recording(self, settings)?,
+            &self.plan.component(model.unet.name),
+            self.device,
+        );
+        let names = ["unet prompt", "unet time", model.unet.name];
+        for (name, program) in names.into_iter().zip([prompt, time, step]) {
+            all.push(Part { component: &model.unet, name, program });
+        }
         let scale = model.pixels_per_latent();
         let size = [settings.height / scale, settings.width / scale];
-        all.push((&model.vae, Decoder::load(model)?.record(size)?));
+        let program = self.compile(&model.vae, &Decoder::load(model)?.record(size)?);
+        all.push(Part { component: &model.vae, name: model.vae.name, program });
         Ok(all)
     }
 
-    fn resident(&self, name: &'static str, recording: &Recording) -> Resident {
-        let plan = self.plan.component(name);
-        let program = Program::compile(recording, &plan, self.device);
+    fn compile(&self, component: &Component, recording: &Recording) -> Program {
+        Program::compile(recording, &self.plan.component(component.name), self.device)
+    }
+
+    fn resident(&self, part: &Part<'_>) -> Resident {
+        let Part { component, name, program } = part;
         Resident {
             name,
             weights: program.slots.iter().map(|slot| self.device.resident_bytes(slot)).sum(),
             arena: program.arena,
             operations: program.steps.len(),
             multiply_adds: program.multiply_adds(),
-            layers: self.layers(&program, &plan),
+            layers: self.layers(program, &self.plan.component(component.name)),
         }
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tensor::file::packed::{Contents, Writer};
 use tensor::packed::{Form, Kind};
 use tensor::program::Slot;
-use tensor::{Control, Cpu, Precision, Program};
+use tensor::{Control, Cpu, Precision};
 
 use crate::model::Component;
 use crate::{Error, Model, Plan, Request, TextToImage, memory};
@@ -59,12 +59,15 @@ fn slots<'a>(
 ) -> Result<Vec<(&'a Component, Vec<Slot>)>, Error> {
     let pipeline = TextToImage::new(cpu, model, plan);
     let request = Request::default();
-    let recordings = pipeline.recordings(&request, &pipeline.settings(&request)?)?;
-    let programs = recordings.into_iter().map(|(component, recording)| {
-        let plan = plan.component(component.name);
-        (component, Program::compile(&recording, &plan, cpu).slots)
-    });
-    Ok(programs.collect())
+    let parts = pipeline.parts(&request, &pipeline.settings(&request)?)?;
+    let mut all: Vec<(&Component, Vec<Slot>)> = Vec::new();
+    for part in parts {
+        match all.last_mut().filter(|(component, _)| component.name == part.component.name) {
+            Some((_, slots)) => slots.extend(part.program.slots),
+            None => all.push((part.component, part.program.slots)),
+        }
+    }
+    Ok(all)
 }
 
 /// A component's weights for the list of contents: those that are stored, then those that no picture reads.

@@ -1,6 +1,6 @@
 //! A network that is in memory: its weights on the device, and sessions for the sizes it is run at.
 
-use tensor::{Control, Device, Recording, Session};
+use tensor::{Control, Device, Held, Program, Recording, Session};
 
 use crate::model::Component;
 use crate::request::{Event, Phase, Watch};
@@ -25,35 +25,59 @@ impl<'a, 'w, D: Device> Stage<'a, 'w, D> {
         Self { pipeline, plan, weights: D::Weights::default(), phase, watch }
     }
 
-    /// Compile a recording and bring its weights into memory.
-    pub(crate) fn session(&mut self, recording: &Recording) -> Result<Session<'a, D>, Error> {
-        let session = Session::new(self.pipeline.device, recording, &self.plan)?;
+    /// A session of a recording, with its weights in memory.
+    pub(crate) fn session_of(&mut self, recording: &Recording) -> Result<Session<'a, D>, Error> {
+        self.session(Program::compile(recording, &self.plan, self.pipeline.device))
+    }
+
+    /// A session of a program, with its weights in memory.
+    pub(crate) fn session(&mut self, program: Program) -> Result<Session<'a, D>, Error> {
+        let session = Session::with_program(self.pipeline.device, program)?;
         let progress = |done, total| self.watch.tell(Event::Loading(self.phase, done, total));
         let control = Control { cancel: self.watch.cancel, progress: Some(&progress) };
         self.pipeline.device.prepare(&mut self.weights, session.program(), &control)?;
         Ok(session)
     }
 
-    /// Run a session whose inputs are set, as part `part` of `parts` of the phase.
+    /// Run sessions of one program whose inputs are set, as part `part` of `parts` of the phase, and read `output`
+    /// of each.
     ///
     /// # Errors
     ///
-    /// If `output` holds NaN or infinity, the first layer that made one is named.
+    /// If an output holds NaN or infinity, the first layer that made one is named.
     pub(crate) fn run(
         &self,
-        session: &mut Session<'a, D>,
+        sessions: &mut [Session<'a, D>],
         output: &str,
         (part, parts): (usize, usize),
-    ) -> Result<Vec<f32>, Error> {
+    ) -> Result<Vec<Vec<f32>>, Error> {
         let progress = |done: usize, total: usize| {
             self.watch.tell(Event::Working(self.phase, part * total + done, parts * total));
         };
         let control = Control { cancel: self.watch.cancel, progress: Some(&progress) };
+        Session::run_together(sessions, &self.weights, &control)?;
+        let read = |session: &mut Session<'a, D>| {
+            let numbers = session.read(output)?;
+            if !numbers.iter().all(|x| x.is_finite()) {
+                session.diagnose(&self.weights, &control)?;
+            }
+            Ok(numbers)
+        };
+        sessions.iter_mut().map(read).collect()
+    }
+
+    /// Run a session whose inputs are set, for its outputs in their own formats.
+    ///
+    /// # Errors
+    ///
+    /// As [`Stage::run`].
+    pub(crate) fn hold(&self, session: &mut Session<'a, D>) -> Result<Vec<Held>, Error> {
+        let control = Control { cancel: self.watch.cancel, progress: None };
         session.run(&self.weights, &control)?;
-        let numbers = session.read(output)?;
-        if !numbers.iter().all(|x| x.is_finite()) {
+        let values = session.hold();
+        if !values.iter().all(Held::is_finite) {
             session.diagnose(&self.weights, &control)?;
         }
-        Ok(numbers)
+        Ok(values)
     }
 }

@@ -1,5 +1,7 @@
 //! Prompts → embeddings.
 
+use std::slice;
+
 use models::Params;
 use models::clip::{TextConfig, TextModel};
 use tensor::{Device, Graph, Recording, Session};
@@ -88,7 +90,7 @@ impl<D: Device> Encode<'_, D> {
             let skipped = self.skipped(has_negative && i + 1 == texts.len());
             if !sessions.iter().any(|(of, _)| *of == skipped) {
                 let recording = self.record(&model, skipped)?;
-                sessions.push((skipped, stage.session(&recording)?));
+                sessions.push((skipped, stage.session_of(&recording)?));
             }
             let session = sessions.iter_mut().find(|(of, _)| *of == skipped).map(|(_, s)| s);
             let session = session.expect("the session was just made");
@@ -98,7 +100,8 @@ impl<D: Device> Encode<'_, D> {
                 if model.has_projection() {
                     session.write_index("eos", &[config.eos_position(&chunk.ids)])?;
                 }
-                let context = stage.run(session, "context", (done, total))?;
+                let context =
+                    stage.run(slice::from_mut(session), "context", (done, total))?.swap_remove(0);
                 let pooled =
                     if model.has_projection() { session.read("pooled")? } else { Vec::new() };
                 text = text.then(weighted(context, chunk), pooled, chunk.ids.len());

@@ -22,7 +22,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::panic::Location;
 
-pub use fuse::Part;
+pub use fuse::{Output, Part};
 pub use record::{Activation, Kind, Mask, Node, NodeId, Padding, Recording};
 pub use value::Value;
 

@@ -21,6 +21,6 @@ pub use graph::{Graph, Recording, ShapeError, Value};
 pub use plan::{LayerFormat, Plan, Precision, Scores};
 pub use program::Program;
 pub use scheme::Scheme;
-pub use session::Session;
+pub use session::{Held, Session};
 pub use shape::Shape;
 pub use weight::Weight;

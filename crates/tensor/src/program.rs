@@ -132,6 +132,8 @@ pub struct Port {
     pub shape: Shape,
     /// For indices, the number that they must stay below.
     pub limit: Option<usize>,
+    /// Whether it keeps its place, and so its contents, from run to run.
+    pub kept: bool,
 }
 
 /// A compiled computation.
@@ -162,6 +164,11 @@ impl Program {
     /// The weight slot of this number.
     pub fn slot(&self, id: SlotId) -> &Slot {
         &self.slots[id.0]
+    }
+
+    /// The place of an input among all inputs.
+    pub fn input(&self, name: &str) -> Option<usize> {
+        self.inputs.iter().position(|port| port.name == name)
     }
 
     /// Multiply-adds of one run, counted from the shapes, attention included.

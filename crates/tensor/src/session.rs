@@ -1,5 +1,10 @@
 //! A program with its memory: write inputs, run, read outputs.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use half::bf16;
+
 use crate::device::{Control, Device};
 use crate::program::{Band, BufferId, Format, Port, Program, Step};
 use crate::{Error, Plan, Recording};
@@ -8,10 +13,39 @@ use crate::{Error, Plan, Recording};
 #[derive(Debug)]
 pub struct Session<'d, D: Device> {
     device: &'d D,
-    program: Program,
+    program: Arc<Program>,
     memory: D::Memory,
-    /// Bytes of each input. The arena reuses their places during a run, so they are written anew before each.
-    staged: Vec<Option<Vec<u8>>>,
+    inputs: Vec<Input>,
+}
+
+/// What was written to an input.
+#[derive(Clone, Debug)]
+enum Input {
+    Missing,
+    /// The arena reuses its place during a run, so it is written anew before each.
+    Staged(Vec<u8>),
+    /// It lies in its place.
+    Kept,
+}
+
+/// A value on its way from one program to another, in the format in which both have it.
+#[derive(Clone, Debug)]
+pub struct Held {
+    name: String,
+    format: Format,
+    bytes: Vec<u8>,
+}
+
+impl Held {
+    /// Its size.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether it holds neither NaN nor infinity.
+    pub fn is_finite(&self) -> bool {
+        is_finite(self.format, &self.bytes)
+    }
 }
 
 impl<'d, D: Device> Session<'d, D> {
@@ -29,10 +63,11 @@ impl<'d, D: Device> Session<'d, D> {
     /// # Errors
     ///
     /// If the memory cannot be allocated.
-    pub fn with_program(device: &'d D, program: Program) -> Result<Self, Error> {
+    pub fn with_program(device: &'d D, program: impl Into<Arc<Program>>) -> Result<Self, Error> {
+        let program = program.into();
         let memory = device.allocate(&program)?;
-        let staged = vec![None; program.inputs.len()];
-        Ok(Self { device, program, memory, staged })
+        let inputs = vec![Input::Missing; program.inputs.len()];
+        Ok(Self { device, program, memory, inputs })
     }
 
     /// The program.
@@ -40,13 +75,51 @@ impl<'d, D: Device> Session<'d, D> {
         &self.program
     }
 
-    /// Set an input of real numbers. It stays set for later runs.
+    /// Another session of the same program, with memory of its own. See [`Session::run_together`].
+    ///
+    /// # Errors
+    ///
+    /// If the memory cannot be allocated.
+    pub fn twin(&self) -> Result<Self, Error> {
+        Self::with_program(self.device, Arc::clone(&self.program))
+    }
+
+    /// Set an input of real numbers, rounded if it is kept in fewer bits. It stays set for later runs.
     ///
     /// # Errors
     ///
     /// If there is no such input or its size is another.
     pub fn write(&mut self, name: &str, numbers: &[f32]) -> Result<(), Error> {
+        let port = self.program.input(name).map(|at| self.program.inputs[at].buffer);
+        if port.is_some_and(|buffer| self.program.buffer(buffer).format == Format::Bf16) {
+            let rounded: Vec<u16> = numbers.iter().map(|x| bf16::from_f32(*x).to_bits()).collect();
+            return self.stage(name, Format::Bf16, bytemuck::cast_slice(&rounded)).map(|_| ());
+        }
         self.stage(name, Format::F32, bytemuck::cast_slice(numbers)).map(|_| ())
+    }
+
+    /// Set those inputs that are among these values of another program. They stay set for later runs.
+    ///
+    /// # Errors
+    ///
+    /// If an input is another in size or format.
+    pub fn restore(&mut self, values: &[Held]) -> Result<(), Error> {
+        for value in values {
+            if self.program.input(&value.name).is_some() {
+                self.stage(&value.name, value.format, &value.bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All outputs of the last run, for another program.
+    pub fn hold(&self) -> Vec<Held> {
+        let held = |port: &Port| Held {
+            name: port.name.clone(),
+            format: self.program.buffer(port.buffer).format,
+            bytes: self.device.read(&self.memory, port.buffer),
+        };
+        self.program.outputs.iter().map(held).collect()
     }
 
     /// Set an input of indices. It stays set for later runs.
@@ -66,9 +139,10 @@ impl<'d, D: Device> Session<'d, D> {
     }
 
     fn stage(&mut self, name: &str, format: Format, bytes: &[u8]) -> Result<&Port, Error> {
-        let at = self.program.inputs.iter().position(|port| port.name == name);
+        let at = self.program.input(name);
         let at = at.ok_or_else(|| fault(name, "is not an input of this program".into()))?;
-        let port = &self.program.inputs[at];
+        let program = &self.program;
+        let port = &program.inputs[at];
         let buffer = self.program.buffer(port.buffer);
         if buffer.format != format || buffer.bytes() != bytes.len() {
             let found = bytes.len() / format.width();
@@ -77,7 +151,12 @@ impl<'d, D: Device> Session<'d, D> {
                 format!("has shape {}, but {found} numbers were given", port.shape),
             ));
         }
-        self.staged[at] = Some(bytes.to_vec());
+        self.inputs[at] = if port.kept {
+            self.device.write(&mut self.memory, port.buffer, bytes);
+            Input::Kept
+        } else {
+            Input::Staged(bytes.to_vec())
+        };
         Ok(port)
     }
 
@@ -87,7 +166,21 @@ impl<'d, D: Device> Session<'d, D> {
     ///
     /// If an input is missing, a weight cannot be delivered, or the control says to stop.
     pub fn run(&mut self, weights: &D::Weights, control: &Control<'_>) -> Result<(), Error> {
-        self.run_with(weights, control, |_, _, _| Ok(()))
+        Self::run_together(std::slice::from_mut(self), weights, control)
+    }
+
+    /// Run sessions of one program in step, so that each weight is read once for all of them. Their results are
+    /// those of running them one by one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::run`].
+    pub fn run_together(
+        sessions: &mut [Self],
+        weights: &D::Weights,
+        control: &Control<'_>,
+    ) -> Result<(), Error> {
+        Self::run_with(sessions, weights, control, |_, _, _| Ok(()))
     }
 
     /// Run all operations and tell `after` of each that is done; of those that run in bands, once for each band.
@@ -101,7 +194,8 @@ impl<'d, D: Device> Session<'d, D> {
         control: &Control<'_>,
         after: &mut dyn FnMut(&Step),
     ) -> Result<(), Error> {
-        self.run_with(weights, control, |session, step, _| {
+        let sessions = std::slice::from_mut(self);
+        Self::run_with(sessions, weights, control, |session, step, _| {
             after(&session.program.steps[step]);
             Ok(())
         })
@@ -113,15 +207,13 @@ impl<'d, D: Device> Session<'d, D> {
     ///
     /// [`Error::NonFinite`] with its name, and what [`Session::run`] reports.
     pub fn diagnose(&mut self, weights: &D::Weights, control: &Control<'_>) -> Result<(), Error> {
-        self.run_with(weights, control, |session, step, band| {
+        let sessions = std::slice::from_mut(self);
+        Self::run_with(sessions, weights, control, |session, step, band| {
             let step = &session.program.steps[step];
             let results = step.op.results().into_iter();
-            let f32 = results.filter(|b| session.program.buffer(*b).format == Format::F32);
-            let finite = f32.map(|b| session.rows(b, band)).all(|bytes| {
-                bytes
-                    .chunks_exact(4)
-                    .all(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).is_finite())
-            });
+            let finite = results
+                .map(|b| (session.program.buffer(b).format, session.rows(b, band)))
+                .all(|(format, bytes)| is_finite(format, &bytes));
             if finite { Ok(()) } else { Err(Error::NonFinite { layer: step.name.clone() }) }
         })
     }
@@ -137,24 +229,33 @@ impl<'d, D: Device> Session<'d, D> {
     }
 
     fn run_with(
-        &mut self,
+        sessions: &mut [Self],
         weights: &D::Weights,
         control: &Control<'_>,
         mut after: impl FnMut(&Self, usize, Option<&Band>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        for (port, bytes) in self.program.inputs.iter().zip(&self.staged) {
-            let bytes = bytes.as_ref().ok_or_else(|| fault(&port.name, "was not set".into()))?;
-            self.device.write(&mut self.memory, port.buffer, bytes);
+        let Some(first) = sessions.first() else { return Ok(()) };
+        let program = Arc::clone(&first.program);
+        for session in &mut *sessions {
+            assert!(Arc::ptr_eq(&program, &session.program), "sessions of one program");
+            session.place_inputs()?;
         }
-        let total = self.program.steps.len();
+        let mut run = |step: usize, band: Option<&Band>| {
+            let op = &program.steps[step].op;
+            let op = band.map_or(Cow::Borrowed(op), |band| Cow::Owned(band.of(op)));
+            for session in &mut *sessions {
+                session.device.execute(&op, band, &program, &mut session.memory, weights)?;
+                after(session, step, band)?;
+            }
+            Ok::<(), Error>(())
+        };
+        let total = program.steps.len();
         let mut step = 0;
         while step < total {
-            let bands = self.program.bands.iter().find(|bands| bands.steps.start == step).cloned();
+            let bands = program.bands.iter().find(|bands| bands.steps.start == step);
             let Some(bands) = bands else {
                 control.check(step, total)?;
-                let op = &self.program.steps[step].op;
-                self.device.execute(op, None, &self.program, &mut self.memory, weights)?;
-                after(self, step, None)?;
+                run(step, None)?;
                 step += 1;
                 continue;
             };
@@ -162,20 +263,24 @@ impl<'d, D: Device> Session<'d, D> {
                 let done = bands.steps.len() * band.rows.start / bands.rows;
                 control.check(bands.steps.start + done, total)?;
                 for step in bands.steps.clone() {
-                    let op = band.of(&self.program.steps[step].op);
-                    self.device.execute(
-                        &op,
-                        Some(&band),
-                        &self.program,
-                        &mut self.memory,
-                        weights,
-                    )?;
-                    after(self, step, Some(&band))?;
+                    run(step, Some(&band))?;
                 }
             }
             step = bands.steps.end;
         }
         control.check(total, total)
+    }
+
+    /// Bring what was written to the places where operations read it.
+    fn place_inputs(&mut self) -> Result<(), Error> {
+        for (port, input) in self.program.inputs.iter().zip(&self.inputs) {
+            match input {
+                Input::Missing => return Err(fault(&port.name, "was not set".into())),
+                Input::Staged(bytes) => self.device.write(&mut self.memory, port.buffer, bytes),
+                Input::Kept => {}
+            }
+        }
+        Ok(())
     }
 
     /// An output of the last run.
@@ -186,8 +291,21 @@ impl<'d, D: Device> Session<'d, D> {
     pub fn read(&self, name: &str) -> Result<Vec<f32>, Error> {
         let port = self.program.outputs.iter().find(|port| port.name == name);
         let port = port.ok_or_else(|| fault(name, "is not an output of this program".into()))?;
+        if self.program.buffer(port.buffer).format != Format::F32 {
+            return Err(fault(name, "is not of real numbers of 32 bits".into()));
+        }
         let bytes = self.device.read(&self.memory, port.buffer);
         Ok(bytemuck::pod_collect_to_vec(&bytes))
+    }
+}
+
+/// Whether real numbers hold neither NaN nor infinity, whose exponents have all bits set.
+fn is_finite(format: Format, bytes: &[u8]) -> bool {
+    let finite = |upper: [u8; 2]| u16::from_le_bytes(upper) & 0x7f80 != 0x7f80;
+    match format {
+        Format::F32 => bytes.as_chunks::<4>().0.iter().all(|&[_, _, c, d]| finite([c, d])),
+        Format::Bf16 => bytes.as_chunks::<2>().0.iter().all(|&upper| finite(upper)),
+        _ => true,
     }
 }
 

@@ -4,7 +4,7 @@
 
 use kernels::isa::Level;
 use tensor::file::{Checkpoint, TensorView};
-use tensor::graph::{Activation, Mask, Padding, Part};
+use tensor::graph::{Activation, Mask, Output, Padding, Part};
 use tensor::program::Op;
 use tensor::{
     Control, Cpu, CpuWeights, Device, Graph, Plan, Precision, Program, Recording, Reference,
@@ -225,7 +225,8 @@ fn until(
     live: &[tensor::graph::NodeId],
     plan: &Plan,
 ) -> Vec<Vec<f32>> {
-    let part = Part { outputs: live, given: &[] };
+    let outputs: Vec<Output> = live.iter().map(|id| (*id).into()).collect();
+    let part = Part { outputs: &outputs, given: &[] };
     let program = Program::compile_part(recording, part, plan, cpu);
     let mut session = Session::with_program(cpu, program).unwrap();
     let mut weights = CpuWeights::default();
@@ -244,7 +245,7 @@ fn from(
     (live, values): (&[tensor::graph::NodeId], &[Vec<f32>]),
     plan: &Plan,
 ) -> Vec<f32> {
-    let outputs: Vec<_> = recording.outputs().iter().map(|(_, id)| *id).collect();
+    let outputs: Vec<Output> = recording.outputs().iter().map(|(_, id)| (*id).into()).collect();
     let part = Part { outputs: &outputs, given: live };
     let program = Program::compile_part(recording, part, plan, cpu);
     let mut session = Session::with_program(cpu, program).unwrap();

@@ -9,7 +9,7 @@
 use super::{Heads, packing::Sizes};
 use crate::{
     Cpu,
-    format::{Activations, PANEL},
+    format::{Activations, PANEL, int::QUAD},
     isa::{Isa, LANES, SimdOp},
     math,
     matmul::Sink,
@@ -20,9 +20,6 @@ const MOST: f32 = 127.0;
 
 /// What is added to the codes of queries.
 const SHIFT: f32 = 128.0;
-
-/// Elements of a head that lie together in a lane.
-const QUAD: usize = 4;
 
 /// Bytes of the codes of a head.
 pub(super) fn code_bytes(head_dim: usize) -> usize {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use models::Params;
 use tensor::file::Checkpoint;
-use tensor::graph::{Kind, NodeId, Part};
+use tensor::graph::{Kind, NodeId, Output, Part};
 use tensor::{Control, Cpu, Device, Plan, Program, Recording, Session};
 
 use crate::expected::Expected;
@@ -117,7 +117,8 @@ impl<'a> Network<'a> {
 
     fn run(&self, nodes: &[NodeId]) -> Vec<Vec<f32>> {
         let device = Cpu::detect(1);
-        let part = Part { outputs: nodes, given: &[] };
+        let outputs: Vec<Output> = nodes.iter().map(|node| (*node).into()).collect();
+        let part = Part { outputs: &outputs, given: &[] };
         let program = Program::compile_part(self.recording, part, &Plan::default(), &device);
         let names: Vec<String> = program.outputs.iter().map(|port| port.name.clone()).collect();
         let mut weights = <Cpu as Device>::Weights::default();

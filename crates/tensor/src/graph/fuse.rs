@@ -7,14 +7,31 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{Activation, Kind, NodeId, Recording};
+use crate::Precision;
 
 /// A part of a recording: what is to be computed, and from what.
 #[derive(Clone, Copy, Debug)]
 pub struct Part<'a> {
     /// The values wanted.
-    pub outputs: &'a [NodeId],
-    /// Values that are given from outside, beside the recorded inputs.
+    pub outputs: &'a [Output],
+    /// Values that are given from outside, beside the recorded inputs. They are kept from run to run, in the
+    /// format in which the part reads them.
     pub given: &'a [NodeId],
+}
+
+/// A value that a part of a recording computes for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// The value.
+    pub node: NodeId,
+    /// The format in which it is wanted.
+    pub precision: Precision,
+}
+
+impl From<NodeId> for Output {
+    fn from(node: NodeId) -> Self {
+        Self { node, precision: Precision::F32 }
+    }
 }
 
 /// Nodes that run as one operation.
@@ -61,7 +78,7 @@ pub(crate) struct Uses<'a> {
 impl<'a> Uses<'a> {
     pub(crate) fn new(recording: &'a Recording, part: Part<'a>) -> Self {
         let mut uses = Self { recording, part, needed: HashSet::new(), users: HashMap::new() };
-        let mut stack = part.outputs.to_vec();
+        let mut stack: Vec<NodeId> = part.outputs.iter().map(|out| out.node).collect();
         while let Some(id) = stack.pop() {
             if uses.needed.insert(id) && !uses.is_given(id) {
                 stack.extend(&recording.node(id).inputs);
@@ -102,7 +119,7 @@ impl<'a> Uses<'a> {
 
     /// The consumer of a value that has exactly one and is not wanted itself.
     fn only_user(&self, id: NodeId) -> Option<NodeId> {
-        let wanted = self.part.outputs.iter().any(|&out| self.root(out) == id);
+        let wanted = self.part.outputs.iter().any(|out| self.root(out.node) == id);
         match self.users.get(&id).map(Vec::as_slice) {
             Some(&[user]) if !wanted => Some(user),
             _ => None,

@@ -218,6 +218,28 @@ impl Recording {
         Some(NodeId(at))
     }
 
+    /// The values that the inputs `changing` do not reach, but that something reads which they do reach: what can
+    /// be computed once while only those inputs change.
+    ///
+    /// Like [`Recording::live_before`], it depends on the recording alone.
+    pub fn steady(&self, changing: &[&str]) -> Vec<NodeId> {
+        let mut reached = vec![false; self.nodes.len()];
+        for (i, node) in self.nodes.iter().enumerate() {
+            reached[i] = match &node.kind {
+                Kind::Input { name } | Kind::Index { name } => changing.contains(&name.as_str()),
+                _ => node.inputs.iter().any(|id| reached[id.0]),
+            };
+        }
+        let readers = self.nodes.iter().zip(&reached).filter(|(_, reached)| **reached);
+        let mut steady: Vec<NodeId> = readers
+            .flat_map(|(node, _)| node.inputs.iter().copied())
+            .filter(|id| !reached[id.0] && !self.node(*id).is_input())
+            .collect();
+        steady.sort_unstable();
+        steady.dedup();
+        steady
+    }
+
     /// The values that exist before `cut` and are needed by it or after it: what must be kept to resume there.
     ///
     /// The set depends on the recording alone, not on fusion or memory layout.

@@ -1,18 +1,21 @@
 //! A recording → a program: fuse, decide who needs which format, give every value its buffers, lay out the arena.
 
+mod formats;
+mod memory;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use formats::Codes;
+
 use super::op::{
-    Attention, Conv, Convert, Geometry, GroupNorm, LayerNorm, Matmul, Op, Operand, Quantize,
-    Results, Simple, SimpleKind, Unary,
+    Attention, Conv, Geometry, GroupNorm, LayerNorm, Matmul, Op, Results, Simple, SimpleKind, Unary,
 };
 use super::{
-    Buffer, BufferId, Format, Lifetime, Numbers, Packing, PanelOrder, Port, Program, Slot, SlotId,
-    Step, Target, bands, place,
+    Buffer, BufferId, Format, Numbers, Packing, PanelOrder, Port, Program, Slot, SlotId, Step,
+    Target,
 };
-use crate::graph::fuse::{Fused, Part, Uses, fuse};
+use crate::graph::fuse::{Fused, Output, Part, Uses, fuse};
 use crate::graph::{Kind, Node, NodeId, Recording};
-use crate::scheme::ActivationScheme;
 use crate::{LayerFormat, Plan, Precision, Scores, Shape, Weight};
 
 /// Keys below which attention stays real: those of a prompt, above all, of which the first weighs most.
@@ -21,7 +24,7 @@ const FEW_KEYS: usize = 128;
 impl Program {
     /// Compile all of a recording.
     pub fn compile(recording: &Recording, plan: &Plan, target: &dyn Target) -> Self {
-        let outputs: Vec<NodeId> = recording.outputs().iter().map(|(_, id)| *id).collect();
+        let outputs: Vec<Output> = recording.outputs().iter().map(|(_, id)| (*id).into()).collect();
         Self::compile_part(recording, Part { outputs: &outputs, given: &[] }, plan, target)
     }
 
@@ -38,8 +41,8 @@ impl Program {
         let groups = fuse(recording, &uses);
         let mut compiler = Compiler::new(recording, &uses, plan);
         compiler.note_wants(&groups);
-        for &output in part.outputs {
-            compiler.want(uses.root(output), Precision::F32);
+        for output in part.outputs {
+            compiler.want(uses.root(output.node), output.precision);
         }
         compiler.inputs();
         for group in &groups {
@@ -48,13 +51,6 @@ impl Program {
         compiler.outputs(part);
         compiler.finish(target)
     }
-}
-
-/// One of the ways to quantize a value.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Codes {
-    rows_per_range: usize,
-    levels: u8,
 }
 
 struct Compiler<'a> {
@@ -99,73 +95,6 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// Find out which value is read in which format, before any buffer is made.
-    fn note_wants(&mut self, groups: &[Fused]) {
-        for group in groups {
-            let node = self.recording.node(group.base);
-            let precision = self.precision(node);
-            if let Some(codes) = self.codes_of(group) {
-                self.wants_codes.entry(group.source).or_default().insert(codes);
-            }
-            let operands = std::iter::once(group.source)
-                .chain(node.inputs.iter().skip(1).map(|id| self.uses.root(*id)));
-            for operand in operands {
-                self.want(operand, precision);
-            }
-            for extra in [group.tail.shift, group.tail.residual].into_iter().flatten() {
-                self.want(extra, Precision::F32);
-            }
-        }
-    }
-
-    fn want(&mut self, value: NodeId, precision: Precision) {
-        match precision {
-            Precision::F32 => self.wants_f32.insert(value),
-            Precision::Bf16 => self.wants_bf16.insert(value),
-        };
-    }
-
-    /// The format in which a node reads its operands, or in which they are quantized for it.
-    fn precision(&self, node: &Node) -> Precision {
-        match (&node.kind, node.weight()) {
-            (_, Some(weight)) => match self.layer(weight) {
-                LayerFormat::Float(precision) => precision,
-                LayerFormat::Integer(_) => self.plan.default,
-            },
-            (Kind::Attention { .. }, _) => self.plan.default,
-            _ => Precision::F32,
-        }
-    }
-
-    /// The format of a layer. Whole weights lie in groups of four inputs, which real activations
-    /// cannot be padded to: such a layer stays real.
-    fn layer(&self, weight: &Weight) -> LayerFormat {
-        match self.plan.layer(weight.layer()) {
-            LayerFormat::Integer(scheme)
-                if scheme.activations == ActivationScheme::Float
-                    && !weight.shape()[1].is_multiple_of(4) =>
-            {
-                LayerFormat::Float(self.plan.default)
-            }
-            format => format,
-        }
-    }
-
-    /// How a multiplication wants its input quantized.
-    fn codes_of(&self, group: &Fused) -> Option<Codes> {
-        let node = self.recording.node(group.base);
-        let LayerFormat::Integer(scheme) = self.layer(node.weight()?) else { return None };
-        let ActivationScheme::Dynamic { levels } = scheme.activations else { return None };
-        let rows_per_range = match node.kind {
-            // A resize that the convolution swallows repeats pixels, which changes no range.
-            Kind::Conv2d { .. } => {
-                self.recording.node(group.source).shape.rows() / node.shape.batch()
-            }
-            _ => 1,
-        };
-        Some(Codes { rows_per_range, levels })
-    }
-
     fn inputs(&mut self) {
         for id in self.uses.needed() {
             if !self.uses.is_given(id) {
@@ -175,12 +104,14 @@ impl<'a> Compiler<'a> {
             let (name, format) = match &node.kind {
                 Kind::Input { name } => (name.clone(), Format::F32),
                 Kind::Index { name } => (name.clone(), Format::Index),
-                _ => (id.to_string(), Format::F32),
+                _ => (id.to_string(), self.kept_format(id)),
             };
             let buffer = self.buffer(format, node.shape.elements());
-            let limit = self.index_limit(id);
-            self.program.inputs.push(Port { name, buffer, shape: node.shape, limit });
-            self.values.insert(id, Results { f32: Some(buffer), bf16: None });
+            let (limit, kept) = (self.index_limit(id), !node.is_input());
+            self.program.inputs.push(Port { name, buffer, shape: node.shape, limit, kept });
+            let (f32, bf16) =
+                if format == Format::Bf16 { (None, Some(buffer)) } else { (Some(buffer), None) };
+            self.values.insert(id, Results { f32, bf16 });
             self.convert_if_wanted(id, node);
             self.quantize_if_wanted(id, node);
         }
@@ -258,20 +189,6 @@ impl<'a> Compiler<'a> {
             output: self.results(group.result, elements),
             scratch: None,
         })
-    }
-
-    /// What a multiplication reads, and the ranges of codes.
-    fn factor(&self, group: &Fused) -> (Operand, Option<(BufferId, usize)>) {
-        let node = self.recording.node(group.base);
-        let Some(codes) = self.codes_of(group) else {
-            return (self.operand(group.source, self.precision(node)), None);
-        };
-        let [buffer, ranges] = self.codes[&(self.uses.root(group.source), codes)];
-        let rows = match node.kind {
-            Kind::Conv2d { .. } => node.shape.rows() / node.shape.batch(),
-            _ => 1,
-        };
-        (Operand { buffer, format: Format::U8 }, Some((ranges, rows)))
     }
 
     fn geometry(&self, group: &Fused) -> Geometry {
@@ -400,72 +317,6 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// Round a value that only exists as `f32` where a multiplication reads it as `bf16`.
-    fn convert_if_wanted(&mut self, id: NodeId, node: &Node) {
-        let results = self.values[&id];
-        let (Some(input), None, true) = (results.f32, results.bf16, self.wants_bf16.contains(&id))
-        else {
-            return;
-        };
-        let output = self.buffer(Format::Bf16, self.program.buffer(input).elements);
-        let op = Op::Convert(Convert { input, output });
-        self.program.steps.push(Step { op, name: "convert".into(), node: id, at: node.at });
-        self.values.insert(id, Results { f32: Some(input), bf16: Some(output) });
-    }
-
-    /// Quantize a value in each way that a multiplication asks for.
-    fn quantize_if_wanted(&mut self, id: NodeId, node: &Node) {
-        let results = self.values[&id];
-        let input = match (results.f32, results.bf16) {
-            (Some(buffer), _) => Operand { buffer, format: Format::F32 },
-            (None, Some(buffer)) => Operand { buffer, format: Format::Bf16 },
-            (None, None) => unreachable!("a value has a format"),
-        };
-        for kind in self.wants_codes.get(&id).cloned().unwrap_or_default() {
-            let elements = self.program.buffer(input.buffer).elements;
-            let channels = self.recording.node(id).shape.channels();
-            let rows = elements / channels;
-            let codes = self.buffer(Format::U8, rows * channels.next_multiple_of(4));
-            let ranges = self.buffer(Format::Range, rows / kind.rows_per_range);
-            let Codes { rows_per_range, levels } = kind;
-            let op = Quantize {
-                input,
-                rows,
-                channels,
-                rows_per_range,
-                levels,
-                codes,
-                ranges,
-                scratch: None,
-            };
-            let name = "quantize".into();
-            self.program.steps.push(Step { op: Op::Quantize(op), name, node: id, at: node.at });
-            self.codes.insert((id, kind), [codes, ranges]);
-        }
-    }
-
-    /// Buffers for a value whose producer can write every format itself.
-    fn results(&mut self, id: NodeId, elements: usize) -> Results {
-        let bf16 = self.wants_bf16.contains(&id);
-        let f32 = self.wants_f32.contains(&id) || !bf16;
-        let results = Results {
-            f32: f32.then(|| self.buffer(Format::F32, elements)),
-            bf16: bf16.then(|| self.buffer(Format::Bf16, elements)),
-        };
-        self.values.insert(id, results);
-        results
-    }
-
-    fn operand(&self, id: NodeId, precision: Precision) -> Operand {
-        let results = self.values[&self.uses.root(id)];
-        let (buffer, format) = match precision {
-            Precision::F32 => (results.f32, Format::F32),
-            Precision::Bf16 => (results.bf16, Format::Bf16),
-        };
-        let buffer = buffer.expect("every format a consumer asks for was noted before");
-        Operand { buffer, format }
-    }
-
     fn f32(&self, id: NodeId) -> BufferId {
         self.operand(id, Precision::F32).buffer
     }
@@ -485,77 +336,12 @@ impl<'a> Compiler<'a> {
     }
 
     fn outputs(&mut self, part: Part<'_>) {
-        for &id in part.outputs {
+        for &Output { node: id, precision } in part.outputs {
             let named = self.recording.outputs().iter().find(|(_, out)| *out == id);
             let name = named.map_or_else(|| id.to_string(), |(name, _)| name.clone());
             let shape = self.recording.node(id).shape;
-            let buffer = self.f32(id);
-            self.program.outputs.push(Port { name, buffer, shape, limit: None });
+            let buffer = self.operand(id, precision).buffer;
+            self.program.outputs.push(Port { name, buffer, shape, limit: None, kept: false });
         }
-    }
-
-    fn finish(mut self, target: &dyn Target) -> Program {
-        let lives = self.lifetimes();
-        bands::find(&mut self.program, &lives, target);
-        for i in 0..self.program.steps.len() {
-            let bytes = self.scratch(i, target);
-            if bytes > 0 {
-                let buffer = self.buffer(Format::Bytes, bytes);
-                self.program.steps[i].op.set_scratch(buffer);
-            }
-        }
-        let (offsets, arena) = place(&self.lifetimes());
-        for (buffer, offset) in self.program.buffers.iter_mut().zip(offsets) {
-            buffer.offset = offset;
-        }
-        self.program.arena = arena;
-        self.program
-    }
-
-    /// Working memory of a step, for all that it is run on.
-    fn scratch(&self, step: usize, target: &dyn Target) -> usize {
-        let op = &self.program.steps[step].op;
-        let bands = self.program.bands.iter().find(|bands| bands.steps.contains(&step));
-        let parts: Vec<Op> = match bands {
-            Some(bands) => bands.iter().map(|band| band.of(op)).collect(),
-            None => vec![op.clone()],
-        };
-        parts.iter().map(|op| target.scratch(op, &self.program)).max().unwrap_or(0)
-    }
-
-    fn lifetimes(&self) -> Vec<Lifetime> {
-        let program = &self.program;
-        let mut lives: Vec<Lifetime> = program
-            .buffers
-            .iter()
-            .map(|b| Lifetime { bytes: b.bytes(), from: usize::MAX, to: 0 })
-            .collect();
-        let mut touch = |buffer: BufferId, step: usize| {
-            let life = &mut lives[buffer.0];
-            life.from = life.from.min(step);
-            life.to = life.to.max(step);
-        };
-        for port in &program.inputs {
-            touch(port.buffer, 0);
-        }
-        for (i, step) in program.steps.iter().enumerate() {
-            let touched = step.op.operands().into_iter().chain(step.op.results());
-            touched.chain(step.op.scratch()).for_each(|b| touch(b, i));
-        }
-        for port in &program.outputs {
-            touch(port.buffer, program.steps.len());
-        }
-        // The first band of a late step runs before the last band of an early one.
-        for bands in &program.bands {
-            for step in &program.steps[bands.steps.clone()] {
-                for id in step.op.operands().into_iter().chain(step.op.results()) {
-                    if !program.buffer(id).is_band {
-                        touch(id, bands.steps.start);
-                        touch(id, bands.steps.end - 1);
-                    }
-                }
-            }
-        }
-        lives
     }
 }

@@ -1,0 +1,120 @@
+//! A model call in three parts, each with weights of its own: what the prompt alone decides, what the time decides as
+//! well, and the rest.
+//!
+//! Keys and values of cross-attention, the embedding of the time and what each layer makes of it are the same for all
+//! noise, so they are computed once and their weights released. The numbers are those of an undivided call.
+
+use tensor::graph::{NodeId, Output, Part};
+use tensor::program::{Format, Port, Target};
+use tensor::{Device, Held, Plan, Precision, Program, Recording, Session};
+
+use crate::denoise::Condition;
+use crate::request::{Phase, Watch};
+use crate::stage::Stage;
+use crate::{Error, TextToImage};
+
+/// The programs of a model call.
+#[derive(Clone, Debug)]
+pub(crate) struct Programs {
+    /// What the prompt decides.
+    pub(crate) prompt: Program,
+    /// What the time decides, given the former.
+    pub(crate) time: Program,
+    /// The prediction, given both.
+    pub(crate) step: Program,
+}
+
+/// What steps are given for one prompt.
+#[derive(Debug)]
+pub(crate) struct Given {
+    prompt: Vec<Held>,
+    times: Vec<Vec<Held>>,
+}
+
+impl Programs {
+    /// Compile the parts of a recorded model call.
+    pub(crate) fn compile(recording: &Recording, plan: &Plan, target: &dyn Target) -> Self {
+        let of_prompt = recording.steady(&["sample", "time"]);
+        let given = recording.steady(&["sample"]);
+        let results: Vec<Output> =
+            recording.outputs().iter().map(|(_, node)| (*node).into()).collect();
+        let compile = |outputs: &[Output], given: &[NodeId]| {
+            Program::compile_part(recording, Part { outputs, given }, plan, target)
+        };
+        let step = compile(&results, &given);
+        let of_time = given.into_iter().filter(|node| !of_prompt.contains(node));
+        let time = compile(&as_read(of_time, &[&step]), &of_prompt);
+        let prompt = compile(&as_read(of_prompt.into_iter(), &[&step, &time]), &[]);
+        Self { prompt, time, step }
+    }
+
+    /// Bytes that are kept for each prompt and this many times.
+    pub(crate) fn given_bytes(&self, times: usize) -> usize {
+        let bytes = |program: &Program| -> usize {
+            let size = |port: &Port| program.buffer(port.buffer).bytes();
+            program.outputs.iter().map(size).sum()
+        };
+        bytes(&self.prompt) + times * bytes(&self.time)
+    }
+}
+
+/// Each value in the format in which the programs after it keep it.
+fn as_read(nodes: impl Iterator<Item = NodeId>, readers: &[&Program]) -> Vec<Output> {
+    let precision = |node: NodeId| {
+        let name = node.to_string();
+        let kept = readers.iter().find_map(|program| {
+            Some(program.buffer(program.inputs[program.input(&name)?].buffer).format)
+        });
+        if kept == Some(Format::Bf16) { Precision::Bf16 } else { Precision::F32 }
+    };
+    nodes.map(|node| Output { node, precision: precision(node) }).collect()
+}
+
+/// Run the first two parts for each prompt and time. Their weights are released at the end.
+pub(crate) fn given<D: Device>(
+    pipeline: &TextToImage<'_, D>,
+    programs: &Programs,
+    (conditions, times): (&[Condition], &[Vec<f32>]),
+    watch: &Watch<'_>,
+) -> Result<Vec<Given>, Error> {
+    let stage = || Stage::new(pipeline, &pipeline.model.unet, (Phase::Denoise, watch));
+    let mut first = stage();
+    let mut session = first.session(programs.prompt.clone())?;
+    let mut of_prompts = Vec::with_capacity(conditions.len());
+    for condition in conditions {
+        condition.write(&mut session)?;
+        of_prompts.push(first.hold(&mut session)?);
+    }
+    drop((session, first));
+    let mut second = stage();
+    let mut session = second.session(programs.time.clone())?;
+    let all = conditions.iter().zip(of_prompts).map(|(condition, prompt)| {
+        session.restore(&prompt)?;
+        condition.write(&mut session)?;
+        let times = times.iter().map(|time| {
+            session.write("time", time)?;
+            second.hold(&mut session)
+        });
+        Ok(Given { times: times.collect::<Result<_, Error>>()?, prompt })
+    });
+    all.collect()
+}
+
+impl Given {
+    /// Hand over what holds at all times.
+    pub(crate) fn write_prompt<D: Device>(
+        &self,
+        session: &mut Session<'_, D>,
+    ) -> Result<(), Error> {
+        Ok(session.restore(&self.prompt)?)
+    }
+
+    /// Hand over what holds at the time of this number.
+    pub(crate) fn write_time<D: Device>(
+        &self,
+        time: usize,
+        session: &mut Session<'_, D>,
+    ) -> Result<(), Error> {
+        Ok(session.restore(&self.times[time])?)
+    }
+}
