@@ -118,3 +118,76 @@ impl Given {
         Ok(session.restore(&self.times[time])?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tensor::{Control, Cpu, CpuWeights, Device, Precision, Program, Scheme, Session};
+
+    use super::Programs;
+    use crate::model::Extras;
+    use crate::{Model, Plan, Request, TextToImage, denoise};
+
+    /// Numbers that differ from each other.
+    fn numbers(count: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * 37 % 101) as f32 - 50.0) / 40.0).collect()
+    }
+
+    fn run<'a>(cpu: &'a Cpu, program: &Program, values: &[tensor::Held]) -> Session<'a, Cpu> {
+        let mut session = Session::with_program(cpu, program.clone()).unwrap();
+        let mut weights = CpuWeights::default();
+        cpu.prepare(&mut weights, program, &Control::default()).unwrap();
+        for port in program.inputs.iter().filter(|port| !port.kept) {
+            session.write(&port.name, &numbers(port.shape.elements())).unwrap();
+        }
+        session.restore(values).unwrap();
+        session.run(&weights, &Control::default()).unwrap();
+        session
+    }
+
+    #[test]
+    fn three_parts_predict_what_the_whole_does() {
+        let pipelines = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/pipelines");
+        let cpu = Cpu::detect(2);
+        for name in ["tiny-sdxl-turbo", "tiny-sd15", "tiny-lcm"] {
+            let model = Model::open(&pipelines.join(name), &Extras::default()).unwrap();
+            let integers = |scheme: &str| -> Plan {
+                Plan::uniform(scheme.parse::<Scheme>().unwrap(), Precision::Bf16)
+            };
+            for plan in [
+                Plan::float(Precision::F32),
+                Plan::float(Precision::Bf16),
+                integers("w8a8"),
+                integers("w4a16"),
+            ] {
+                let pipeline = TextToImage::new(&cpu, &model, &plan);
+                let request = Request {
+                    width: Some(64),
+                    height: Some(64),
+                    guidance: Some(2.0),
+                    ..Request::default()
+                };
+                let settings = pipeline.settings(&request).unwrap();
+                let recording = denoise::recording(&pipeline, &settings).unwrap();
+                let plan = plan.component("unet");
+                let programs = Programs::compile(&recording, &plan, &cpu);
+                assert!(!programs.prompt.steps.is_empty() && !programs.time.steps.is_empty());
+                let prompt = run(&cpu, &programs.prompt, &[]).hold();
+                let mut given = run(&cpu, &programs.time, &prompt).hold();
+                given.extend(prompt);
+                let step = run(&cpu, &programs.step, &given);
+                let whole = run(&cpu, &Program::compile(&recording, &plan, &cpu), &[]);
+                assert_eq!(
+                    step.read("prediction").unwrap(),
+                    whole.read("prediction").unwrap(),
+                    "{name} {}",
+                    plan.default
+                );
+                let parts = [programs.prompt, programs.time, programs.step];
+                let parts: u64 = parts.iter().map(Program::multiply_adds).sum();
+                assert_eq!(parts, whole.program().multiply_adds());
+            }
+        }
+    }
+}

@@ -113,7 +113,10 @@ impl Compiler<'_> {
     /// Quantize a value in each way that a multiplication asks for.
     pub(super) fn quantize_if_wanted(&mut self, id: NodeId, node: &Node) {
         let results = self.values[&id];
-        let input = match (results.f32, results.bf16) {
+        // Of two formats, the one that something else reads, too: a producer that can write both would
+        // write that one alone, and codes must not depend on the producer.
+        let f32 = results.f32.filter(|_| self.wants_f32.contains(&id) || results.bf16.is_none());
+        let input = match (f32, results.bf16) {
             (Some(buffer), _) => Operand { buffer, format: Format::F32 },
             (None, Some(buffer)) => Operand { buffer, format: Format::Bf16 },
             (None, None) => unreachable!("a value has a format"),
