@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use bytesize::ByteSize;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tensor::Scheme;
@@ -71,6 +72,15 @@ pub(crate) struct Engine {
     /// Whole numbers instead, made while the model is loaded: w8a8, w4a8, w2a8, w8a16, w4a16, w2a16
     #[arg(long, value_name = "SCHEME")]
     pub(crate) scheme: Option<Scheme>,
+}
+
+/// How much memory may be used.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Memory {
+    /// Stay within this much memory in all, such as 600M or 1.5GiB; weights of a packed model that do not fit are read
+    /// while they are needed [default: what is free]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_ram: Option<ByteSize>,
 }
 
 /// Number formats.
@@ -152,6 +162,9 @@ pub(crate) struct Generate {
     #[arg(long)]
     pub(crate) long_prompt: bool,
 
+    #[command(flatten)]
+    pub(crate) memory: Memory,
+
     /// Decode the picture in overlapping tiles: less memory, a little slower
     #[arg(long)]
     pub(crate) vae_tiling: bool,
@@ -215,6 +228,9 @@ pub(crate) struct Inspect {
     #[arg(short = 'H', long, value_name = "PIXELS")]
     pub(crate) height: Option<usize>,
 
+    #[command(flatten)]
+    pub(crate) memory: Memory,
+
     /// List every layer
     #[arg(short, long)]
     pub(crate) verbose: bool,
@@ -275,7 +291,6 @@ const ELSEWHERE: &[&str] = &[
     "--mmap",
     "--offload-to-cpu",
     "--max-vram",
-    "--max-ram",
     "--lora-model-dir",
     "-i",
     "--init-img",

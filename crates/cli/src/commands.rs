@@ -5,4 +5,5 @@ pub(crate) mod doctor;
 pub(crate) mod engine;
 pub(crate) mod generate;
 pub(crate) mod inspect;
+pub(crate) mod memory;
 pub(crate) mod quantize;

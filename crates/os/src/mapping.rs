@@ -48,6 +48,17 @@ impl Mapping {
         self.advise(&range, Hint::WillNeed);
     }
 
+    /// Brings `range` into memory, however long that takes.
+    pub fn fetch(&self, range: Range<usize>) {
+        // The system starts to read all of it, before it is asked for one page after the other.
+        self.advise(&range, Hint::WillNeed);
+        if !self.advise(&range, Hint::Populate) {
+            for byte in self.map[self.clamped(&range)].iter().step_by(PAGE) {
+                std::hint::black_box(*byte);
+            }
+        }
+    }
+
     /// Takes the pages of `range` out of this process. They stay in the page cache and come back
     /// when they are touched; until then they do not count as this process's memory.
     pub fn drop_pages(&self, range: Range<usize>) {
@@ -69,19 +80,26 @@ impl Mapping {
         let _ = range;
     }
 
-    /// Gives a hint; a system that does not take it is no worse off.
-    fn advise(&self, range: &Range<usize>, hint: Hint) {
+    /// Gives a hint, and says whether the system took it; one that does not is no worse off.
+    fn advise(&self, range: &Range<usize>, hint: Hint) -> bool {
         let range = self.clamped(range);
         #[cfg(unix)]
-        if !range.is_empty() {
+        {
             let advice = match hint {
                 Hint::Sequential => memmap2::Advice::Sequential,
                 Hint::WillNeed => memmap2::Advice::WillNeed,
+                #[cfg(target_os = "linux")]
+                Hint::Populate => memmap2::Advice::PopulateRead,
+                #[cfg(not(target_os = "linux"))]
+                Hint::Populate => return false,
             };
-            let _ = self.map.advise_range(advice, range.start, range.len());
+            range.is_empty() || self.map.advise_range(advice, range.start, range.len()).is_ok()
         }
         #[cfg(not(unix))]
-        let _ = (range, hint);
+        {
+            let _ = (range, hint);
+            false
+        }
     }
 
     fn clamped(&self, range: &Range<usize>) -> Range<usize> {
@@ -94,7 +112,11 @@ impl Mapping {
 enum Hint {
     Sequential,
     WillNeed,
+    Populate,
 }
+
+/// No system has smaller pages.
+const PAGE: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -109,6 +131,7 @@ mod tests {
         let map = Mapping::open(file.path()).unwrap();
         map.advise_sequential();
         map.advise_will_need(100..900_000);
+        map.fetch(4_000..900_000);
         assert_eq!(map.as_slice(), bytes);
         map.drop_pages(5_000..usize::MAX);
         assert_eq!(map.as_slice(), bytes);

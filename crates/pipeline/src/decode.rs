@@ -2,14 +2,13 @@
 
 mod tiles;
 
-use std::slice;
-
 use models::Params;
 use models::{tiny_vae, vae};
 use tensor::{Device, Graph, Recording, Session};
 
 use crate::denoise::channels_last;
-use crate::request::{Decode, Phase, Request, Watch};
+use crate::memory::Load;
+use crate::request::{Decode, Event, Phase, Request, Watch};
 use crate::stage::Stage;
 use crate::text_to_image::Settings;
 use crate::{Error, Model, Picture, TextToImage};
@@ -28,18 +27,24 @@ pub(crate) fn run<D: Device>(
     let mut sessions = Sessions {
         stage: Stage::new(pipeline, &pipeline.model.vae, (Phase::Decode, watch)),
         decoder,
-        made: Vec::new(),
+        kept: kept(settings, latents.len()),
+        made: None,
     };
+    let tiled = pipeline.tiled(request, settings)?;
+    if tiled && request.decode == Decode::Fitting {
+        let text =
+            "the picture is decoded in tiles, which differs a little from decoding it at once";
+        watch.tell(Event::Warning(text.into()));
+    }
     let total = latents.len();
     for (index, latents) in latents.into_iter().enumerate() {
         let latents = channels_last(&latents, size[0] * size[1]);
-        let pixels = match request.decode {
-            Decode::Tiled => {
-                tiles::decode(&latents, size, scale, &mut |tile, size, (part, parts)| {
-                    sessions.decode(tile, size, (index * parts + part, total * parts))
-                })?
-            }
-            Decode::Whole => sessions.decode(&latents, size, (index, total))?,
+        let pixels = if tiled {
+            tiles::decode(&latents, size, scale, &mut |tile, size, (part, parts)| {
+                sessions.decode(tile, size, (index * parts + part, total * parts))
+            })?
+        } else {
+            sessions.decode(&latents, size, (index, total))?
         };
         let picture = Picture::from_decoded(settings.width, settings.height, &pixels);
         if !deliver(index, picture) {
@@ -47,6 +52,18 @@ pub(crate) fn run<D: Device>(
         }
     }
     Ok(())
+}
+
+/// Bytes beside the network: the latents of all pictures, and one picture as real numbers, pixels and file.
+pub(crate) fn kept(settings: &Settings, pictures: usize) -> usize {
+    let pixels = settings.width * settings.height;
+    // At least eight pixels in a row share latents of at most 16 channels.
+    pixels * 20 + pictures * pixels
+}
+
+/// The size of what is decoded at once, in latents.
+pub(crate) fn size_at_once(size: [usize; 2], tiled: bool) -> [usize; 2] {
+    if tiled { size.map(|side| side.min(tiles::TILE)) } else { size }
 }
 
 /// Either kind of autoencoder, with what it does to latents before decoding.
@@ -96,11 +113,12 @@ impl Decoder {
     }
 }
 
-/// A session for each size that came up.
+/// A session for the size that came up last. Memory for several would be of no use: most tiles are alike.
 struct Sessions<'a, 'w, D: Device> {
     stage: Stage<'a, 'w, D>,
     decoder: Decoder,
-    made: Vec<([usize; 2], Session<'a, D>)>,
+    kept: usize,
+    made: Option<([usize; 2], Vec<Session<'a, D>>)>,
 }
 
 impl<D: Device> Sessions<'_, '_, D> {
@@ -111,13 +129,16 @@ impl<D: Device> Sessions<'_, '_, D> {
         size: [usize; 2],
         part: (usize, usize),
     ) -> Result<Vec<f32>, Error> {
-        if !self.made.iter().any(|(of, _)| *of == size) {
-            let recording = self.decoder.record(size)?;
-            self.made.push((size, self.stage.session_of(&recording)?));
-        }
-        let session = self.made.iter_mut().find(|(of, _)| *of == size).map(|(_, s)| s);
-        let session = session.expect("the session was just made");
-        session.write("latents", &self.decoder.unscale(latents))?;
-        Ok(self.stage.run(slice::from_mut(session), "pixels", part)?.swap_remove(0))
+        let sessions = match self.made.take() {
+            Some((of, sessions)) if of == size => sessions,
+            other => {
+                drop(other);
+                let program = self.stage.compile(&self.decoder.record(size)?);
+                self.stage.sessions(program, Load { together: 1, kept: self.kept })?
+            }
+        };
+        let (_, sessions) = self.made.insert((size, sessions));
+        sessions[0].write("latents", &self.decoder.unscale(latents))?;
+        Ok(self.stage.run(sessions, "pixels", part)?.swap_remove(0))
     }
 }

@@ -1,5 +1,6 @@
 //! Noise → latents: the UNet under a sampler.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use models::Params;
@@ -23,10 +24,6 @@ pub(crate) struct Texts {
     pub(crate) negative: Option<Conditioning>,
 }
 
-/// What may be kept of prompts at a time. More prompts are taken in groups, each with its own pass over the weights
-/// that only prompts need.
-const GIVEN_BYTES: usize = 256 << 20;
-
 /// Denoise all pictures of a request: latents `[height / scale, width / scale, channels]`, channels first, each.
 pub(crate) fn run<D: Device>(
     pipeline: &TextToImage<'_, D>,
@@ -46,25 +43,24 @@ pub(crate) fn run<D: Device>(
         .iter()
         .map(|timestep| config.time_projection(*timestep).repeat(geometry.batch))
         .collect();
-    let conditions: Vec<Condition> = texts
-        .prompts
-        .iter()
-        .map(|text| Condition::new(text, texts.negative.as_ref(), (&config, settings)))
-        .collect();
-    let group = (GIVEN_BYTES / programs.given_bytes(times.len()).max(1)).max(1);
+    let group = programs.group(times.len());
     let mut latents = Vec::with_capacity(request.total());
-    for (i, conditions) in conditions.chunks(group).enumerate() {
-        let given = phases::given(pipeline, &programs, (conditions, &times), watch)?;
-        let mut stage = Stage::new(pipeline, &model.unet, (Phase::Denoise, watch));
-        let sessions = vec![stage.session(programs.step.clone())?];
-        let channels = config.in_channels();
-        let mut denoiser = Denoiser { stage, sessions, channels, geometry, settings };
+    for (i, prompts) in texts.prompts.chunks(group).enumerate() {
+        let conditions: Vec<Condition> = prompts
+            .iter()
+            .map(|text| Condition::new(text, texts.negative.as_ref(), (&config, settings)))
+            .collect();
+        let given = phases::given(pipeline, &programs, (&conditions, &times), watch)?;
         let first = i * group * request.pictures;
-        let of_group: Vec<usize> = (first..first + conditions.len() * request.pictures).collect();
-        for pictures in of_group.chunks(denoiser.sessions.len()) {
-            let given: Vec<&Given> =
-                pictures.iter().map(|index| &given[(index - first) / request.pictures]).collect();
-            latents.extend(denoiser.pictures(request, (pictures, &given), watch)?);
+        let pictures = first..first + given.len() * request.pictures;
+        let load = pipeline.load_of_steps(&programs, times.len(), (given.len(), pictures.len()));
+        let mut stage = Stage::new(pipeline, &model.unet, (Phase::Denoise, watch));
+        let sessions = stage.sessions(programs.step.clone(), load)?;
+        let channels = config.in_channels();
+        let mut denoiser = Denoiser { stage, sessions, given, channels, geometry, settings };
+        while latents.len() < pictures.end {
+            let next = latents.len()..pictures.end.min(latents.len() + load.together);
+            latents.extend(denoiser.pictures(request, (next, first), watch)?);
         }
     }
     Ok(latents)
@@ -159,6 +155,8 @@ struct Denoiser<'a, 'w, D: Device> {
     stage: Stage<'a, 'w, D>,
     /// One for each picture that is drawn together with others.
     sessions: Vec<Session<'a, D>>,
+    /// For each prompt of the group.
+    given: Vec<Given>,
     /// Of latents.
     channels: usize,
     geometry: Geometry,
@@ -166,17 +164,22 @@ struct Denoiser<'a, 'w, D: Device> {
 }
 
 impl<D: Device> Denoiser<'_, '_, D> {
-    /// Denoise some pictures together, each from what is given for its prompt.
+    /// Denoise some pictures together; `first` is the first picture of the group.
     fn pictures(
         &mut self,
         request: &Request,
-        (pictures, given): (&[usize], &[&Given]),
+        (pictures, first): (Range<usize>, usize),
         watch: &Watch<'_>,
     ) -> Result<Vec<Vec<f32>>, Error> {
         let Geometry { height, width, .. } = self.geometry;
+        let prompt = |index: usize| (index - first) / request.pictures;
         let mut running = Vec::with_capacity(pictures.len());
-        for ((&index, given), session) in pictures.iter().zip(given).zip(&mut self.sessions) {
+        for (index, session) in pictures.clone().zip(&mut self.sessions) {
+            let given = &mut self.given[prompt(index)];
             given.write_prompt(session)?;
+            if prompt(index + 1) != prompt(index) {
+                given.release_prompt();
+            }
             let mut noise = Generator::new(request.seed_of(index));
             let sampler = self.settings.scheduler.sampler(self.settings.steps)?;
             let first = noise.normal(self.channels * height * width);
@@ -184,17 +187,16 @@ impl<D: Device> Denoiser<'_, '_, D> {
             running.push((noise, sampler, sample));
         }
         let calls = running.first().map_or(0, |(_, sampler, _)| sampler.timesteps().len());
-        let first = pictures.first().copied().unwrap_or_default();
         for i in 0..calls {
             let start = Instant::now();
-            for ((given, session), (_, sampler, sample)) in
-                given.iter().zip(&mut self.sessions).zip(&mut running)
+            for ((index, session), (_, sampler, sample)) in
+                pictures.clone().zip(&mut self.sessions).zip(&mut running)
             {
-                given.write_time(i, session)?;
+                self.given[prompt(index)].write_time(i, session)?;
                 let input = channels_last(&sampler.scale_input(i, sample), height * width);
                 session.write("sample", &input.repeat(self.geometry.batch))?;
             }
-            let part = first * calls + i * pictures.len();
+            let part = pictures.start * calls + i * pictures.len();
             let outputs = self.predict(pictures.len(), (part, request.total() * calls))?;
             for (output, (noise, sampler, sample)) in outputs.iter().zip(&mut running) {
                 let call = Call { index: i, output, sample, images: 1 };

@@ -26,6 +26,12 @@ pub enum Error {
     /// A LoRA.
     #[error(transparent)]
     Lora(#[from] models::lora::Error),
+    /// A request that does not fit into the memory that may be used.
+    #[error("at least {} MB of memory are needed", least.div_ceil(1_000_000))]
+    Room {
+        /// Bytes that weights and values take at least.
+        least: usize,
+    },
     /// Something that should be a model and is not there.
     #[error("no model at {}; give a diffusers folder, a .safetensors checkpoint or a .mixdq file", path.display())]
     NoModel {

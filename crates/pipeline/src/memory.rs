@@ -3,14 +3,21 @@
 use models::Params;
 use models::clip::{TextConfig, TextModel};
 use models::unet::{self, UNet};
-use tensor::program::Step;
+use tensor::program::{Residency, Step};
 use tensor::{Device, LayerFormat, Program, Recording};
 
-use crate::decode::Decoder;
+use crate::decode::{self, Decoder};
 use crate::model::Component;
 use crate::phases::Programs;
+use crate::request::Decode;
 use crate::text_to_image::Settings;
 use crate::{Error, Model, Request, TextToImage, denoise, text};
+
+/// Prompts that are encoded together: their encoder is then read once for all of them.
+const TEXTS_TOGETHER: usize = 8;
+
+/// Pictures that are denoised together where weights flow, so that these are read once for all of them.
+const PICTURES_TOGETHER: usize = 8;
 
 /// What one network, or a part of it that is loaded alone, needs while it is in memory. They are loaded and released in
 /// turn.
@@ -18,16 +25,31 @@ use crate::{Error, Model, Request, TextToImage, denoise, text};
 pub struct Resident {
     /// The network, or the part of it that depends on less than the rest.
     pub name: &'static str,
-    /// Bytes of its weights, in the form in which they stay in memory.
+    /// Bytes of its weights in memory at a time, in the form in which they are used.
     pub weights: usize,
-    /// Bytes of the arena of one call.
+    /// Bytes of weights that are read from their file in each run, since not all of them stay.
+    pub streamed: usize,
+    /// Bytes of the arenas of all calls that run together.
     pub arena: usize,
+    /// Bytes beside the network that wait for it or come from it.
+    pub kept: usize,
+    /// Calls that run together.
+    pub together: usize,
     /// Operations of one call.
     pub operations: usize,
     /// Multiply-adds of one call.
     pub multiply_adds: u64,
     /// Layers with a weight matrix, in the order in which they run.
     pub layers: Vec<Layer>,
+}
+
+/// How much is asked of a program.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    /// Calls that run together, each with memory of its own.
+    pub(crate) together: usize,
+    /// Bytes that are kept beside.
+    pub(crate) kept: usize,
 }
 
 /// A layer with a weight matrix.
@@ -46,72 +68,147 @@ pub struct Layer {
 impl Resident {
     /// Bytes in use at the same time.
     pub fn peak(&self) -> usize {
-        self.weights + self.arena
+        self.weights + self.arena + self.kept
     }
 }
 
-/// A program of a picture and whose weights it reads.
+/// Encode this many texts.
+pub(crate) fn load_of_texts(texts: usize) -> Load {
+    Load { together: texts.min(TEXTS_TOGETHER), kept: 0 }
+}
+
+/// A program of a picture, whose weights it reads, and how much is asked of it.
 pub(crate) struct Part<'a> {
     pub(crate) component: &'a Component,
     /// As in [`Resident::name`].
     name: &'static str,
     pub(crate) program: Program,
+    load: Load,
 }
 
 impl<'a, D: Device> TextToImage<'a, D> {
-    /// What each network of a picture will need, in the order in which they run.
+    /// What each network of a request will need, in the order in which they run.
     ///
     /// # Errors
     ///
-    /// If the model does not fit its configuration.
+    /// If the model does not fit its configuration, or the request into the room that there is.
     pub fn memory(&self, request: &Request, settings: &Settings) -> Result<Vec<Resident>, Error> {
         let parts = self.parts(request, settings)?;
-        Ok(parts.iter().map(|part| self.resident(part)).collect())
+        let all: Vec<_> = parts.iter().map(|part| self.resident(part)).collect();
+        let least = |part: &Result<Resident, Error>| match part {
+            Err(Error::Room { least }) => Some(*least),
+            _ => None,
+        };
+        match all.iter().filter_map(least).max() {
+            Some(least) => Err(Error::Room { least }),
+            None => all.into_iter().collect(),
+        }
     }
 
-    /// All programs of a picture, in the order in which they run.
+    /// All programs of a request, in the order in which they run.
     pub(crate) fn parts(
         &self,
         request: &Request,
         settings: &Settings,
     ) -> Result<Vec<Part<'a>>, Error> {
         let model = self.model;
+        let prompts = request.prompts.len().max(1);
         let mut all = Vec::new();
         for encoder in &model.encoders {
             let component = &encoder.component;
             let program = self.compile(component, &text::recording(self, request, encoder)?);
-            all.push(Part { component, name: component.name, program });
+            let load = load_of_texts(prompts);
+            all.push(Part { component, name: component.name, program, load });
         }
-        let Programs { prompt, time, step } = Programs::compile(
+        let programs = Programs::compile(
             &denoise::recording(self, settings)?,
             &self.plan.component(model.unet.name),
             self.device,
         );
+        let times = settings.scheduler.sampler(settings.steps)?.timesteps().len();
+        let group = programs.group(times).min(prompts);
+        let before = Load { together: 1, kept: group * programs.given_bytes(times) };
+        let step = self.load_of_steps(&programs, times, (group, group * request.pictures.max(1)));
+        let Programs { prompt, time, step: program } = programs;
         let names = ["unet prompt", "unet time", model.unet.name];
-        for (name, program) in names.into_iter().zip([prompt, time, step]) {
-            all.push(Part { component: &model.unet, name, program });
+        let parts = names.into_iter().zip([prompt, time, program]).zip([before, before, step]);
+        for ((name, program), load) in parts {
+            all.push(Part { component: &model.unet, name, program, load });
         }
-        let scale = model.pixels_per_latent();
-        let size = [settings.height / scale, settings.width / scale];
-        let program = self.compile(&model.vae, &Decoder::load(model)?.record(size)?);
-        all.push(Part { component: &model.vae, name: model.vae.name, program });
+        let load = Load { together: 1, kept: decode::kept(settings, request.total()) };
+        let program = self.decoding(settings, self.tiled(request, settings)?)?;
+        all.push(Part { component: &model.vae, name: model.vae.name, program, load });
         Ok(all)
+    }
+
+    /// Denoise pictures of a group of prompts: one by one, unless weights would be read for each of them.
+    pub(crate) fn load_of_steps(
+        &self,
+        programs: &Programs,
+        times: usize,
+        (prompts, pictures): (usize, usize),
+    ) -> Load {
+        // The values of the prompt that is being drawn lie in the arena.
+        let kept = (prompts - 1) * programs.given_bytes(times);
+        let load = |together| Load { together, kept };
+        let flows = |load| {
+            let residency = self.residency(&programs.step, load);
+            residency.map(|residency| !residency.flowing.is_empty()).ok()
+        };
+        if flows(load(1)) != Some(true) {
+            return load(1);
+        }
+        let most = pictures.min(PICTURES_TOGETHER);
+        (1..=most).rev().map(load).find(|load| flows(*load).is_some()).unwrap_or(load(1))
+    }
+
+    /// Whether the decoder works in tiles.
+    pub(crate) fn tiled(&self, request: &Request, settings: &Settings) -> Result<bool, Error> {
+        match request.decode {
+            Decode::Tiled => return Ok(true),
+            Decode::Whole => return Ok(false),
+            Decode::Fitting => {}
+        }
+        if self.room.is_none() {
+            return Ok(false);
+        }
+        let load = Load { together: 1, kept: decode::kept(settings, request.total()) };
+        Ok(self.residency(&self.decoding(settings, false)?, load).is_err())
+    }
+
+    /// Where the weights of a program should be while it runs.
+    pub(crate) fn residency(&self, program: &Program, load: Load) -> Result<Residency, Error> {
+        let beside = load.together * program.arena + load.kept;
+        let room = self.room.map(|room| room.saturating_sub(beside));
+        let residency = program.residency(room, self.device);
+        residency.map_err(|least| Error::Room { least: least + beside })
+    }
+
+    fn decoding(&self, settings: &Settings, tiled: bool) -> Result<Program, Error> {
+        let scale = self.model.pixels_per_latent();
+        let size = [settings.height / scale, settings.width / scale];
+        let recording = Decoder::load(self.model)?.record(decode::size_at_once(size, tiled))?;
+        Ok(self.compile(&self.model.vae, &recording))
     }
 
     fn compile(&self, component: &Component, recording: &Recording) -> Program {
         Program::compile(recording, &self.plan.component(component.name), self.device)
     }
 
-    fn resident(&self, part: &Part<'_>) -> Resident {
-        let Part { component, name, program } = part;
-        Resident {
+    fn resident(&self, part: &Part<'_>) -> Result<Resident, Error> {
+        let Part { component, name, program, load } = part;
+        let residency = self.residency(program, *load)?;
+        Ok(Resident {
             name,
-            weights: program.slots.iter().map(|slot| self.device.resident_bytes(slot)).sum(),
-            arena: program.arena,
+            weights: residency.bytes(),
+            streamed: residency.streamed,
+            arena: load.together * program.arena,
+            kept: load.kept,
+            together: load.together,
             operations: program.steps.len(),
             multiply_adds: program.multiply_adds(),
             layers: self.layers(program, &self.plan.component(component.name)),
-        }
+        })
     }
 
     fn layers(&self, program: &Program, plan: &tensor::Plan) -> Vec<Layer> {

@@ -9,9 +9,14 @@ use tensor::program::{Format, Port, Target};
 use tensor::{Device, Held, Plan, Precision, Program, Recording, Session};
 
 use crate::denoise::Condition;
+use crate::memory::Load;
 use crate::request::{Phase, Watch};
 use crate::stage::Stage;
 use crate::{Error, TextToImage};
+
+/// What may be kept of prompts at a time. More prompts are taken in groups, each with its own pass over the weights
+/// that only prompts need.
+const GIVEN_BYTES: usize = 256 << 20;
 
 /// The programs of a model call.
 #[derive(Clone, Debug)]
@@ -48,6 +53,11 @@ impl Programs {
         Self { prompt, time, step }
     }
 
+    /// Prompts whose values are kept at a time.
+    pub(crate) fn group(&self, times: usize) -> usize {
+        (GIVEN_BYTES / self.given_bytes(times).max(1)).max(1)
+    }
+
     /// Bytes that are kept for each prompt and this many times.
     pub(crate) fn given_bytes(&self, times: usize) -> usize {
         let bytes = |program: &Program| -> usize {
@@ -77,23 +87,25 @@ pub(crate) fn given<D: Device>(
     (conditions, times): (&[Condition], &[Vec<f32>]),
     watch: &Watch<'_>,
 ) -> Result<Vec<Given>, Error> {
+    let load = Load { together: 1, kept: conditions.len() * programs.given_bytes(times.len()) };
     let stage = || Stage::new(pipeline, &pipeline.model.unet, (Phase::Denoise, watch));
     let mut first = stage();
-    let mut session = first.session(programs.prompt.clone())?;
+    let mut sessions = first.sessions(programs.prompt.clone(), load)?;
     let mut of_prompts = Vec::with_capacity(conditions.len());
     for condition in conditions {
-        condition.write(&mut session)?;
-        of_prompts.push(first.hold(&mut session)?);
+        condition.write(&mut sessions[0])?;
+        of_prompts.push(first.hold(&mut sessions[0])?);
     }
-    drop((session, first));
+    drop((sessions, first));
     let mut second = stage();
-    let mut session = second.session(programs.time.clone())?;
+    let mut sessions = second.sessions(programs.time.clone(), load)?;
+    let session = &mut sessions[0];
     let all = conditions.iter().zip(of_prompts).map(|(condition, prompt)| {
         session.restore(&prompt)?;
-        condition.write(&mut session)?;
+        condition.write(session)?;
         let times = times.iter().map(|time| {
             session.write("time", time)?;
-            second.hold(&mut session)
+            second.hold(session)
         });
         Ok(Given { times: times.collect::<Result<_, Error>>()?, prompt })
     });
@@ -107,6 +119,11 @@ impl Given {
         session: &mut Session<'_, D>,
     ) -> Result<(), Error> {
         Ok(session.restore(&self.prompt)?)
+    }
+
+    /// Let go of what holds at all times, since no other picture needs it.
+    pub(crate) fn release_prompt(&mut self) {
+        self.prompt = Vec::new();
     }
 
     /// Hand over what holds at the time of this number.
@@ -173,8 +190,8 @@ mod tests {
                 let plan = plan.component("unet");
                 let programs = Programs::compile(&recording, &plan, &cpu);
                 assert!(!programs.prompt.steps.is_empty() && !programs.time.steps.is_empty());
-                let prompt = run(&cpu, &programs.prompt, &[]).hold();
-                let mut given = run(&cpu, &programs.time, &prompt).hold();
+                let prompt = run(&cpu, &programs.prompt, &[]).hold().unwrap();
+                let mut given = run(&cpu, &programs.time, &prompt).hold().unwrap();
                 given.extend(prompt);
                 let step = run(&cpu, &programs.step, &given);
                 let whole = run(&cpu, &Program::compile(&recording, &plan, &cpu), &[]);

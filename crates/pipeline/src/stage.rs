@@ -1,7 +1,10 @@
 //! A network that is in memory: its weights on the device, and sessions for the sizes it is run at.
 
+use std::sync::Arc;
+
 use tensor::{Control, Device, Held, Program, Recording, Session};
 
+use crate::memory::Load;
 use crate::model::Component;
 use crate::request::{Event, Phase, Watch};
 use crate::{Error, TextToImage};
@@ -25,18 +28,24 @@ impl<'a, 'w, D: Device> Stage<'a, 'w, D> {
         Self { pipeline, plan, weights: D::Weights::default(), phase, watch }
     }
 
-    /// A session of a recording, with its weights in memory.
-    pub(crate) fn session_of(&mut self, recording: &Recording) -> Result<Session<'a, D>, Error> {
-        self.session(Program::compile(recording, &self.plan, self.pipeline.device))
+    /// What a recording becomes here.
+    pub(crate) fn compile(&self, recording: &Recording) -> Program {
+        Program::compile(recording, &self.plan, self.pipeline.device)
     }
 
-    /// A session of a program, with its weights in memory.
-    pub(crate) fn session(&mut self, program: Program) -> Result<Session<'a, D>, Error> {
-        let session = Session::with_program(self.pipeline.device, program)?;
+    /// Sessions of a program, with its weights in memory or on their way, as the room allows.
+    pub(crate) fn sessions(
+        &mut self,
+        program: Program,
+        load: Load,
+    ) -> Result<Vec<Session<'a, D>>, Error> {
+        let (device, program) = (self.pipeline.device, Arc::new(program));
+        let residency = self.pipeline.residency(&program, load)?;
         let progress = |done, total| self.watch.tell(Event::Loading(self.phase, done, total));
         let control = Control { cancel: self.watch.cancel, progress: Some(&progress) };
-        self.pipeline.device.prepare(&mut self.weights, session.program(), &control)?;
-        Ok(session)
+        device.prepare_within(&mut self.weights, &program, &residency, &control)?;
+        let session = |_| Ok(Session::with_program(device, Arc::clone(&program))?);
+        (0..load.together).map(session).collect()
     }
 
     /// Run sessions of one program whose inputs are set, as part `part` of `parts` of the phase, and read `output`
@@ -74,7 +83,7 @@ impl<'a, 'w, D: Device> Stage<'a, 'w, D> {
     pub(crate) fn hold(&self, session: &mut Session<'a, D>) -> Result<Vec<Held>, Error> {
         let control = Control { cancel: self.watch.cancel, progress: None };
         session.run(&self.weights, &control)?;
-        let values = session.hold();
+        let values = session.hold()?;
         if !values.iter().all(Held::is_finite) {
             session.diagnose(&self.weights, &control)?;
         }

@@ -1,12 +1,11 @@
 //! Prompts → embeddings.
 
-use std::slice;
-
 use models::Params;
 use models::clip::{TextConfig, TextModel};
-use tensor::{Device, Graph, Recording, Session};
+use tensor::{Device, Graph, Recording};
 
 use crate::denoise::Texts;
+use crate::memory::load_of_texts;
 use crate::model::{Encoder, Kind};
 use crate::prompt::{Encoding, Prompt};
 use crate::request::{Overflow, Phase, Request, Watch};
@@ -84,30 +83,38 @@ impl<D: Device> Encode<'_, D> {
         let mut stage = Stage::new(self.pipeline, component, (Phase::Text, self.watch));
         let total = chunks.iter().map(Vec::len).sum();
         let mut done = 0;
-        let mut all = Vec::with_capacity(texts.len());
-        let mut sessions: Vec<(usize, Session<'_, D>)> = Vec::new();
-        for (i, chunks) in chunks.iter().enumerate() {
-            let skipped = self.skipped(has_negative && i + 1 == texts.len());
-            if !sessions.iter().any(|(of, _)| *of == skipped) {
-                let recording = self.record(&model, skipped)?;
-                sessions.push((skipped, stage.session_of(&recording)?));
+        let mut all = vec![Conditioning::default(); texts.len()];
+        // A negative prompt may skip another number of layers than prompts do.
+        let prompts = texts.len() - usize::from(has_negative);
+        for (texts, is_negative) in [(0..prompts, false), (prompts..texts.len(), true)] {
+            let chunks: Vec<(usize, &Encoding)> = texts
+                .clone()
+                .flat_map(|text| chunks[text].iter().map(move |chunk| (text, chunk)))
+                .collect();
+            if chunks.is_empty() {
+                continue;
             }
-            let session = sessions.iter_mut().find(|(of, _)| *of == skipped).map(|(_, s)| s);
-            let session = session.expect("the session was just made");
-            let mut text = Conditioning::default();
-            for chunk in chunks {
-                session.write_index("ids", &chunk.ids)?;
-                if model.has_projection() {
-                    session.write_index("eos", &[config.eos_position(&chunk.ids)])?;
+            let program = stage.compile(&self.record(&model, self.skipped(is_negative))?);
+            let load = load_of_texts(chunks.len());
+            let mut sessions = stage.sessions(program, load)?;
+            for chunks in chunks.chunks(load.together) {
+                let sessions = &mut sessions[..chunks.len()];
+                for ((_, chunk), session) in chunks.iter().zip(&mut *sessions) {
+                    session.write_index("ids", &chunk.ids)?;
+                    if model.has_projection() {
+                        session.write_index("eos", &[config.eos_position(&chunk.ids)])?;
+                    }
                 }
-                let context =
-                    stage.run(slice::from_mut(session), "context", (done, total))?.swap_remove(0);
-                let pooled =
-                    if model.has_projection() { session.read("pooled")? } else { Vec::new() };
-                text = text.then(weighted(context, chunk), pooled, chunk.ids.len());
-                done += 1;
+                let contexts = stage.run(sessions, "context", (done, total))?;
+                for (((text, chunk), session), context) in chunks.iter().zip(sessions).zip(contexts)
+                {
+                    let pooled =
+                        if model.has_projection() { session.read("pooled")? } else { Vec::new() };
+                    let before = std::mem::take(&mut all[*text]);
+                    all[*text] = before.then(weighted(context, chunk), pooled, chunk.ids.len());
+                }
+                done += chunks.len();
             }
-            all.push(text);
         }
         Ok(all)
     }

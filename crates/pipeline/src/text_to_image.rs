@@ -18,6 +18,7 @@ pub struct TextToImage<'a, D: Device> {
     pub(crate) device: &'a D,
     pub(crate) model: &'a Model,
     pub(crate) plan: &'a Plan,
+    pub(crate) room: Option<usize>,
 }
 
 /// A request with nothing left open.
@@ -53,7 +54,20 @@ pub struct Drawn<'a> {
 impl<'a, D: Device> TextToImage<'a, D> {
     /// Draw with this model on this device.
     pub fn new(device: &'a D, model: &'a Model, plan: &'a Plan) -> Self {
-        Self { device, model, plan }
+        Self { device, model, plan, room: None }
+    }
+
+    /// The same within this many bytes for weights and values, beside what the process takes already. Where weights
+    /// of a packed model do not all fit, they are read while they are needed.
+    #[must_use]
+    pub fn within(&self, room: usize) -> Self {
+        let Self { device, model, plan, .. } = *self;
+        Self { device, model, plan, room: Some(room) }
+    }
+
+    /// Whether the model's weights can be read piece by piece.
+    pub fn is_packed(&self) -> bool {
+        self.model.packed.is_some()
     }
 
     /// Fill in what a request leaves open, and check the rest.

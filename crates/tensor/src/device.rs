@@ -10,7 +10,7 @@ pub use reference::{Buffers, Loaded, Reference};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::program::{Band, BufferId, Op, Program, Target};
+use crate::program::{Band, BufferId, Op, Program, Residency, Step, Target};
 use crate::{Error, Weight};
 
 /// Something that runs programs.
@@ -23,17 +23,39 @@ pub trait Device: Target {
     /// What multiplies in `op`, for reports; `None` where nothing is multiplied with a weight.
     fn kernel(&self, op: &Op, program: &Program) -> Option<String>;
 
-    /// Bring all weights of `program` that are not there yet into the form in which it needs them.
+    /// Bring all weights of `program` that are not there yet into the form in which it needs them, or arrange for
+    /// them to come when they are due, as `residency` says.
     ///
     /// # Errors
     ///
     /// If a weight cannot be read or is not finite, or the control says to stop.
+    fn prepare_within(
+        &self,
+        weights: &mut Self::Weights,
+        program: &Program,
+        residency: &Residency,
+        control: &Control<'_>,
+    ) -> Result<(), Error>;
+
+    /// Bring all weights of `program` that are not there yet into the form in which it needs them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::prepare_within`].
     fn prepare(
         &self,
         weights: &mut Self::Weights,
         program: &Program,
         control: &Control<'_>,
-    ) -> Result<(), Error>;
+    ) -> Result<(), Error> {
+        self.prepare_within(weights, program, &Residency::default(), control)
+    }
+
+    /// Told before `steps` run for the first time in a run, however many bands and sessions they run for.
+    fn before(&self, _steps: &[Step], _program: &Program, _weights: &Self::Weights) {}
+
+    /// Told when `steps` are over for this run.
+    fn after(&self, _steps: &[Step], _program: &Program, _weights: &Self::Weights) {}
 
     /// Memory for the buffers of `program`.
     ///

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use kernels::format::{PANEL, PanelFormat, PanelLayout, Panels};
 use kernels::matmul::{Dequantize, Ranges};
@@ -12,6 +13,8 @@ use kernels::matmul::{Dequantize, Ranges};
 use crate::file::view::Bytes;
 use crate::file::{Dtype, TensorView};
 use crate::program::PanelOrder;
+use os::{Mapping, Region};
+
 use crate::scheme::{Granularity, WeightBits, WeightScheme};
 
 /// What a weight became.
@@ -194,6 +197,34 @@ impl PackedWeight {
     /// Says that all of it will be read soon.
     pub(crate) fn advise_will_need(&self) {
         self.parts.iter().for_each(|(_, bytes)| bytes.advise_will_need());
+    }
+
+    /// Brings all of it into memory.
+    pub(crate) fn fetch(&self) {
+        self.parts.iter().for_each(|(_, bytes)| bytes.fetch());
+    }
+
+    /// The same in memory of its own, so that no page of a file stays for its sake.
+    pub(crate) fn to_owned_memory(&self) -> Result<Self, std::io::Error> {
+        let copy = |(part, bytes): &(Part, Bytes)| {
+            let mut region = Region::new(bytes.as_slice().len())?;
+            region.as_mut_slice().copy_from_slice(bytes.as_slice());
+            Ok((*part, Bytes::of_region(region)))
+        };
+        let parts = self.parts.iter().map(copy).collect::<Result<_, std::io::Error>>()?;
+        Ok(Self { form: self.form.clone(), parts })
+    }
+
+    /// Takes the files that it lies in out of this process's memory, with the neighbours that the system brought
+    /// along. They stay readable.
+    pub(crate) fn drop_files<'a>(weights: impl Iterator<Item = &'a Self>) {
+        let mut last: Option<&Arc<Mapping>> = None;
+        for mapping in weights.flat_map(|weight| &weight.parts).filter_map(|(_, b)| b.mapping()) {
+            if !last.is_some_and(|last| Arc::ptr_eq(last, mapping)) {
+                mapping.drop_pages(0..usize::MAX);
+                last = Some(mapping);
+            }
+        }
     }
 
     /// Takes what lies in a file out of this process's memory. It stays readable.

@@ -7,6 +7,7 @@ mod bands;
 mod compile;
 mod layout;
 mod op;
+mod residency;
 
 pub use bands::{Band, Bands};
 pub(crate) use layout::{Lifetime, place};
@@ -14,6 +15,8 @@ pub use op::{
     Attention, Conv, Convert, Geometry, GroupNorm, LayerNorm, Matmul, Op, Operand, Quantize,
     Results, Simple, SimpleKind, Unary,
 };
+
+pub use residency::Residency;
 
 use std::panic::Location;
 
@@ -27,6 +30,9 @@ pub trait Target {
 
     /// Bytes that a weight of a program keeps in memory once it is prepared.
     fn resident_bytes(&self, slot: &Slot) -> usize;
+
+    /// Whether a weight can be brought from its file whenever it is due, without any work on it.
+    fn can_flow(&self, slot: &Slot) -> bool;
 
     /// Bytes that rows of a band may take so that they stay near the cores; zero where bands do not help.
     fn near_bytes(&self) -> usize;

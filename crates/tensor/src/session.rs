@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use half::bf16;
+use os::Region;
 
 use crate::device::{Control, Device};
 use crate::program::{Band, BufferId, Format, Port, Program, Step};
@@ -28,23 +29,19 @@ enum Input {
     Kept,
 }
 
-/// A value on its way from one program to another, in the format in which both have it.
+/// A value on its way from one program to another, in the format in which both have it. Its memory goes back to the
+/// system with it.
 #[derive(Clone, Debug)]
 pub struct Held {
     name: String,
     format: Format,
-    bytes: Vec<u8>,
+    bytes: Arc<Region>,
 }
 
 impl Held {
-    /// Its size.
-    pub fn bytes(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// Whether it holds neither NaN nor infinity.
     pub fn is_finite(&self) -> bool {
-        is_finite(self.format, &self.bytes)
+        is_finite(self.format, self.bytes.as_slice())
     }
 }
 
@@ -106,18 +103,25 @@ impl<'d, D: Device> Session<'d, D> {
     pub fn restore(&mut self, values: &[Held]) -> Result<(), Error> {
         for value in values {
             if self.program.input(&value.name).is_some() {
-                self.stage(&value.name, value.format, &value.bytes)?;
+                self.stage(&value.name, value.format, value.bytes.as_slice())?;
             }
         }
         Ok(())
     }
 
     /// All outputs of the last run, for another program.
-    pub fn hold(&self) -> Vec<Held> {
-        let held = |port: &Port| Held {
-            name: port.name.clone(),
-            format: self.program.buffer(port.buffer).format,
-            bytes: self.device.read(&self.memory, port.buffer),
+    ///
+    /// # Errors
+    ///
+    /// If there is no memory for them.
+    pub fn hold(&self) -> Result<Vec<Held>, Error> {
+        let held = |port: &Port| {
+            let bytes = self.device.read(&self.memory, port.buffer);
+            let memory = |error| Error::Memory { bytes: bytes.len(), error };
+            let mut region = Region::new(bytes.len()).map_err(memory)?;
+            region.as_mut_slice().copy_from_slice(&bytes);
+            let format = self.program.buffer(port.buffer).format;
+            Ok(Held { name: port.name.clone(), format, bytes: Arc::new(region) })
         };
         self.program.outputs.iter().map(held).collect()
     }
@@ -235,7 +239,7 @@ impl<'d, D: Device> Session<'d, D> {
         mut after: impl FnMut(&Self, usize, Option<&Band>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let Some(first) = sessions.first() else { return Ok(()) };
-        let program = Arc::clone(&first.program);
+        let (device, program) = (first.device, Arc::clone(&first.program));
         for session in &mut *sessions {
             assert!(Arc::ptr_eq(&program, &session.program), "sessions of one program");
             session.place_inputs()?;
@@ -250,23 +254,22 @@ impl<'d, D: Device> Session<'d, D> {
             Ok::<(), Error>(())
         };
         let total = program.steps.len();
-        let mut step = 0;
-        while step < total {
-            let bands = program.bands.iter().find(|bands| bands.steps.start == step);
-            let Some(bands) = bands else {
-                control.check(step, total)?;
-                run(step, None)?;
-                step += 1;
-                continue;
-            };
-            for band in bands.iter() {
-                let done = bands.steps.len() * band.rows.start / bands.rows;
-                control.check(bands.steps.start + done, total)?;
-                for step in bands.steps.clone() {
-                    run(step, Some(&band))?;
+        for steps in program.groups() {
+            control.check(steps.start, total)?;
+            device.before(&program.steps[steps.clone()], &program, weights);
+            match program.bands.iter().find(|bands| bands.steps == steps) {
+                None => run(steps.start, None)?,
+                Some(bands) => {
+                    for band in bands.iter() {
+                        let done = bands.steps.len() * band.rows.start / bands.rows;
+                        control.check(steps.start + done, total)?;
+                        for step in steps.clone() {
+                            run(step, Some(&band))?;
+                        }
+                    }
                 }
             }
-            step = bands.steps.end;
+            device.after(&program.steps[steps], &program, weights);
         }
         control.check(total, total)
     }

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail, ensure};
 use pipeline::{Decode, Drawn, Overflow, Request, Settings, TextToImage, Watch};
 
-use super::engine;
+use super::{engine, memory};
 use crate::args::Generate;
 use crate::output::Target;
 use crate::report::{self, Details, Progress};
@@ -30,7 +30,12 @@ pub(crate) fn run(args: &Generate) -> Result<()> {
     let plan = engine::plan(&args.engine, &model, &cpu)?;
     let pipeline = TextToImage::new(&cpu, &model, &plan);
     let settings = pipeline.settings(&request)?;
+    let (pipeline, memory) =
+        memory::Plan::fit(pipeline, (&request, &settings), args.memory.max_ram)?;
     announce(args, &settings);
+    if args.verbose {
+        report::say(memory.table("memory plan")?.trim_end());
+    }
     for assumed in &model.assumed {
         report::say(&format!("assumed, since the file does not say: {assumed}"));
     }
@@ -57,7 +62,7 @@ fn request(args: &Generate) -> Result<Request> {
         schedule: args.scheduler.as_deref().map(str::parse).transpose()?,
         clip_skip: args.clip_skip.unwrap_or(0) as usize,
         overflow: if args.long_prompt { Overflow::Chunks } else { Overflow::Cut },
-        decode: if args.vae_tiling { Decode::Tiled } else { Decode::Whole },
+        decode: if args.vae_tiling { Decode::Tiled } else { Decode::Fitting },
     })
 }
 

@@ -9,6 +9,7 @@ use pipeline::model::{Component, Model};
 use pipeline::{Request, TextToImage};
 
 use super::engine;
+use super::memory::{self, mib};
 use crate::args::Inspect;
 use crate::report::{self, Details, Progress};
 
@@ -26,7 +27,7 @@ pub(crate) fn run(args: &Inspect) -> Result<()> {
         Request { width: args.width, height: args.height, pictures: 1, ..Request::default() };
     let pipeline = TextToImage::new(&cpu, &model, &plan);
     let settings = pipeline.settings(&request)?;
-    let memory = pipeline.memory(&request, &settings)?;
+    let (_, memory) = memory::Plan::fit(pipeline, (&request, &settings), args.memory.max_ram)?;
 
     let mut out = String::new();
     writeln!(out, "model      {} ({:?})", model.name, model.kind)?;
@@ -52,9 +53,9 @@ pub(crate) fn run(args: &Inspect) -> Result<()> {
         )?;
     }
     let size = format!("{}x{}", settings.width, settings.height);
-    table(&mut out, &memory, &format!("memory at {size} in {}", plan.precision))?;
+    write!(out, "\n{}", memory.table(&format!("memory at {size} in {}", plan.precision))?)?;
     if args.verbose {
-        layers(&mut out, &memory)?;
+        layers(&mut out, &memory.parts)?;
     }
     report::print(&out);
     Ok(())
@@ -131,29 +132,6 @@ impl Stored {
     }
 }
 
-fn table(out: &mut String, memory: &[Resident], title: &str) -> Result<()> {
-    writeln!(
-        out,
-        "\n{title} (one component at a time)\n{:<16}{:>12}{:>12}{:>12}{:>8}{:>10}",
-        "component", "weights MiB", "arena MiB", "peak MiB", "ops", "GMAC"
-    )?;
-    for part in memory {
-        writeln!(
-            out,
-            "{:<16}{:>12.1}{:>12.1}{:>12.1}{:>8}{:>10.1}",
-            part.name,
-            mib(part.weights),
-            mib(part.arena),
-            mib(part.peak()),
-            part.operations,
-            part.multiply_adds as f64 / 1e9
-        )?;
-    }
-    let peak = memory.iter().map(Resident::peak).max().unwrap_or(0);
-    writeln!(out, "{:<16}{:>36.1}", "peak", mib(peak))?;
-    Ok(())
-}
-
 fn layers(out: &mut String, memory: &[Resident]) -> Result<()> {
     for part in memory {
         writeln!(out, "\n{}: {} layers", part.name, part.layers.len())?;
@@ -167,8 +145,4 @@ fn layers(out: &mut String, memory: &[Resident]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn mib(bytes: usize) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }

@@ -6,7 +6,7 @@
 use crate::Error;
 
 /// Side of a tile in latents.
-const TILE: usize = 64;
+pub(super) const TILE: usize = 64;
 
 /// Distance of two tiles in latents.
 const STRIDE: usize = 48;

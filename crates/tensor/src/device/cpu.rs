@@ -1,5 +1,6 @@
 //! The CPU: every operation of a program becomes one call of a kernel.
 
+mod flow;
 mod integers;
 mod pack;
 mod rows;
@@ -23,7 +24,7 @@ use crate::graph::{Activation, Mask};
 use crate::packed::{Form, PackedWeight};
 use crate::program::{
     Attention, Band, BufferId, Format, Geometry, GroupNorm, LayerNorm, Matmul, Op, Operand,
-    Program, Quantize, Results, Slot, Target, Unary,
+    Packing, Program, Quantize, Residency, Results, Slot, Step, Target, Unary,
 };
 
 /// What rows of a band may take for each thread: about a second-level cache.
@@ -101,6 +102,10 @@ impl Target for Cpu {
         self.form(slot).resident_bytes()
     }
 
+    fn can_flow(&self, slot: &Slot) -> bool {
+        matches!(slot.packing, Packing::Panels(..)) && slot.weight.packed().is_some()
+    }
+
     fn near_bytes(&self) -> usize {
         self.near * self.kernels.threads.count()
     }
@@ -116,17 +121,27 @@ impl Device for Cpu {
         Some(matmul::kernel_name(format(op.input), &layout, &self.kernels))
     }
 
-    fn prepare(
+    fn prepare_within(
         &self,
         weights: &mut Weights,
         program: &Program,
+        residency: &Residency,
         control: &Control<'_>,
     ) -> Result<(), Error> {
+        weights.flow(program, residency)?;
         for (i, slot) in program.slots.iter().enumerate() {
             control.check(i, program.slots.len())?;
             weights.add(slot, &self.kernels)?;
         }
         control.check(program.slots.len(), program.slots.len())
+    }
+
+    fn before(&self, steps: &[Step], program: &Program, weights: &Weights) {
+        weights.need(&slots(steps, program));
+    }
+
+    fn after(&self, steps: &[Step], program: &Program, weights: &Weights) {
+        weights.done(&slots(steps, program));
     }
 
     fn allocate(&self, program: &Program) -> Result<Arena, Error> {
@@ -292,6 +307,11 @@ impl Run<'_> {
         };
         kernel.run(self.cpu);
     }
+}
+
+/// The weights of some steps.
+fn slots<'a>(steps: &[Step], program: &'a Program) -> Vec<&'a Slot> {
+    steps.iter().flat_map(|step| step.op.weights()).map(|slot| program.slot(slot)).collect()
 }
 
 fn activations<'a>(operand: Operand, lease: &mut Lease<'a>) -> Activations<'a> {

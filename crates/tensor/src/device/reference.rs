@@ -15,7 +15,7 @@ use crate::Scores;
 use crate::graph::{Activation, Mask};
 use crate::program::{
     Attention, Band, BufferId, Conv, Format, Geometry, GroupNorm, LayerNorm, Matmul, Numbers, Op,
-    Packing, Program, Quantize, Results, Simple, SimpleKind, Slot, SlotId, Target,
+    Packing, Program, Quantize, Residency, Results, Simple, SimpleKind, Slot, SlotId, Target,
 };
 use crate::quantizer::Row;
 use crate::scheme::WeightScheme;
@@ -44,6 +44,10 @@ impl Target for Reference {
         4 * slot.weight.elements()
     }
 
+    fn can_flow(&self, _slot: &Slot) -> bool {
+        false
+    }
+
     fn near_bytes(&self) -> usize {
         0
     }
@@ -57,10 +61,11 @@ impl Device for Reference {
         matches!(op, Op::Matmul(_)).then(|| "sums in f64".to_owned())
     }
 
-    fn prepare(
+    fn prepare_within(
         &self,
         weights: &mut Loaded,
         program: &Program,
+        _residency: &Residency,
         control: &Control<'_>,
     ) -> Result<(), Error> {
         for (i, slot) in program.slots.iter().enumerate() {

@@ -174,9 +174,23 @@ impl Bytes {
         }
     }
 
+    pub(crate) fn fetch(&self) {
+        if let Self::Mapped { mapping, range } = self {
+            mapping.fetch(range.clone());
+        }
+    }
+
     pub(crate) fn drop_pages(&self) {
         if let Self::Mapped { mapping, range } = self {
             mapping.drop_pages(range.clone());
+        }
+    }
+
+    /// The mapped file that they lie in.
+    pub(crate) fn mapping(&self) -> Option<&Arc<Mapping>> {
+        match self {
+            Self::Mapped { mapping, .. } => Some(mapping),
+            _ => None,
         }
     }
 

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use kernels::format::Panels;
 use kernels::matmul::{Dequantize, Ranges};
 
+use super::flow::Flow;
 use super::pack::pack;
 use crate::file::{Dtype, TensorView};
 use crate::packed::{Form, Kind, Numbers, PackedWeight};
-use crate::program::{self, Packing, Slot};
+use crate::program::{self, Packing, Program, Residency, Slot};
 use crate::{Error, Precision};
 
 /// Weights, packed once and shared by all programs of a model.
@@ -18,9 +19,47 @@ use crate::{Error, Precision};
 #[derive(Debug, Default)]
 pub struct Weights {
     prepared: HashMap<Slot, PackedWeight>,
+    flow: Option<Flow>,
 }
 
 impl Weights {
+    /// Let those weights of `program` flow that `residency` says. Then the small ones must not lie in the file,
+    /// where a touch brings their neighbours into memory.
+    pub(super) fn flow(&mut self, program: &Program, residency: &Residency) -> Result<(), Error> {
+        let flowing = || residency.flowing.iter().map(|id| program.slot(*id).clone());
+        if flowing().next().is_none()
+            || self.flow.as_ref().is_some_and(|flow| flow.has_all(flowing()))
+        {
+            return Ok(());
+        }
+        for slot in &program.slots {
+            if let (Packing::Vector, Some(packed)) = (slot.packing, slot.weight.packed()) {
+                let memory = |error| Error::Memory { bytes: packed.form().bytes(), error };
+                self.prepared.insert(slot.clone(), packed.to_owned_memory().map_err(memory)?);
+            }
+        }
+        PackedWeight::drop_files(program.slots.iter().filter_map(|slot| slot.weight.packed()));
+        let weights: Vec<(Slot, PackedWeight)> = flowing()
+            .filter_map(|slot| slot.weight.packed().cloned().map(|weight| (slot, weight)))
+            .collect();
+        self.prepared.extend(weights.iter().cloned());
+        let memory = |error| Error::Memory { bytes: residency.window, error };
+        self.flow = Some(Flow::new(weights, residency.window).map_err(memory)?);
+        Ok(())
+    }
+
+    pub(super) fn need(&self, slots: &[&Slot]) {
+        if let Some(flow) = &self.flow {
+            flow.need(slots.iter().copied());
+        }
+    }
+
+    pub(super) fn done(&self, slots: &[&Slot]) {
+        if let Some(flow) = &self.flow {
+            flow.done(slots.iter().copied());
+        }
+    }
+
     pub(super) fn add(&mut self, slot: &Slot, cpu: &kernels::Cpu) -> Result<(), Error> {
         if !self.prepared.contains_key(slot) {
             self.prepared.insert(slot.clone(), prepared(slot, cpu)?);
@@ -58,7 +97,9 @@ impl Weights {
 /// What lies in a file leaves this process's memory, so that no two networks of a picture are in it together.
 impl Drop for Weights {
     fn drop(&mut self) {
-        self.prepared.values().for_each(PackedWeight::drop_pages);
+        // Its reader would bring back what is dropped here.
+        self.flow = None;
+        PackedWeight::drop_files(self.prepared.values());
     }
 }
 

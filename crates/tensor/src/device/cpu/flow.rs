@@ -1,0 +1,157 @@
+//! Weights that are brought from their file just before they are used, by a thread of its own, and dropped after.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use crate::packed::PackedWeight;
+use crate::program::Slot;
+
+/// Weights in the order in which they are used, round after round, of which about a window is in memory.
+#[derive(Debug)]
+pub(super) struct Flow {
+    shared: Arc<Shared>,
+    places: HashMap<Slot, usize>,
+    reader: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    weights: Vec<PackedWeight>,
+    window: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// Weights are counted through all rounds: weight `i` of round `r` is `r · n + i`.
+#[derive(Debug, Default)]
+struct State {
+    /// Those before it were brought.
+    fetched: usize,
+    /// Those before it were used or passed over, and dropped.
+    used: usize,
+    /// Those before it are waited for.
+    wanted: usize,
+    /// Bytes of those brought and not yet dropped.
+    bytes: usize,
+    /// Whether no more are needed.
+    stop: bool,
+}
+
+impl Flow {
+    /// Start to bring `weights`, about `window` bytes at a time.
+    pub(super) fn new(weights: Vec<(Slot, PackedWeight)>, window: usize) -> std::io::Result<Self> {
+        let (slots, weights): (Vec<Slot>, Vec<PackedWeight>) = weights.into_iter().unzip();
+        let places = slots.into_iter().zip(0..).collect();
+        let (state, changed) = (Mutex::default(), Condvar::new());
+        let shared = Arc::new(Shared { weights, window, state, changed });
+        let of_reader = Arc::clone(&shared);
+        let reader = std::thread::Builder::new().name("weights".into());
+        let reader = Some(reader.spawn(move || of_reader.read())?);
+        Ok(Self { shared, places, reader })
+    }
+
+    /// Whether these are the weights that flow here.
+    pub(super) fn has_all(&self, mut slots: impl Iterator<Item = Slot>) -> bool {
+        slots.all(|slot| self.places.contains_key(&slot))
+    }
+
+    /// Wait until those of these weights that flow are in memory.
+    pub(super) fn need<'s>(&self, slots: impl Iterator<Item = &'s Slot>) {
+        let Some((first, last)) = self.extent(slots) else { return };
+        let Shared { weights, changed, .. } = &*self.shared;
+        let mut state = self.shared.lock();
+        let round = state.used / weights.len();
+        let again = usize::from(first < state.used % weights.len());
+        let start = (round + again) * weights.len();
+        // A program that reads fewer weights, or one that was interrupted, passes over the others.
+        self.shared.drop_until(&mut state, start + first);
+        state.wanted = start + last + 1;
+        changed.notify_all();
+        while state.fetched < state.wanted {
+            state = changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Drop those of these weights that flow.
+    pub(super) fn done<'s>(&self, slots: impl Iterator<Item = &'s Slot>) {
+        if self.extent(slots).is_some() {
+            let mut state = self.shared.lock();
+            let until = state.wanted;
+            self.shared.drop_until(&mut state, until);
+            self.shared.changed.notify_all();
+        }
+    }
+
+    /// The first and the last of these weights.
+    fn extent<'s>(&self, slots: impl Iterator<Item = &'s Slot>) -> Option<(usize, usize)> {
+        let places = slots.filter_map(|slot| self.places.get(slot).copied());
+        places.fold(None, |extent, at| {
+            let (first, last) = extent.unwrap_or((at, at));
+            Some((first.min(at), last.max(at)))
+        })
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        self.shared.lock().stop = true;
+        self.shared.changed.notify_all();
+        if let Some(reader) = self.reader.take() {
+            // A reader cannot fail but by a fault of this file, which its own message tells.
+            let _ = reader.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn weight(&self, count: usize) -> &PackedWeight {
+        &self.weights[count % self.weights.len()]
+    }
+
+    fn bytes(&self, count: usize) -> usize {
+        self.weight(count).form().bytes()
+    }
+
+    /// Bring weights for as long as there is room, or as one is waited for.
+    fn read(&self) {
+        let mut state = self.lock();
+        loop {
+            state.fetched = state.fetched.max(state.used);
+            let next = state.fetched;
+            let has_room = state.bytes + self.bytes(next) <= self.window;
+            if state.stop {
+                return;
+            }
+            if !has_room && next >= state.wanted {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            drop(state);
+            self.weight(next).fetch();
+            state = self.lock();
+            if state.used > next {
+                // It was passed over in the meantime.
+                self.weight(next).drop_pages();
+                state.fetched = state.used;
+            } else {
+                state.bytes += self.bytes(next);
+                state.fetched = next + 1;
+            }
+            self.changed.notify_all();
+        }
+    }
+
+    /// Drop what lies before `until`; what was not brought yet will not be.
+    fn drop_until(&self, state: &mut State, until: usize) {
+        for count in state.used..until.min(state.fetched) {
+            self.weight(count).drop_pages();
+            state.bytes -= self.bytes(count);
+        }
+        state.used = state.used.max(until);
+    }
+}
