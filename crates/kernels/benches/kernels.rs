@@ -16,7 +16,7 @@ use kernels::{
     },
     isa::Level,
     matmul::{self, Conv2d, Dequantize, Epilogue, Geometry, Matmul, Ranges},
-    norm::{self, GroupNorm},
+    norm::{self, GroupNorm, Normed},
     peak::multiply_adds_per_second,
     quantize::Range8,
     threads::{Output, Threads},
@@ -265,9 +265,8 @@ impl Bench {
             let mut scratch = vec![0; norm::scratch_bytes([1, pixels, channels, 32])];
             self.time(&name, (ActivationFormat::F32, input.len() * 4), || {
                 let norm = GroupNorm {
-                    input: &input,
+                    input: Activations::F32(&input),
                     channels,
-                    second: None,
                     batch: 1,
                     pixels,
                     groups: 32,
@@ -275,7 +274,7 @@ impl Bench {
                     gamma: None,
                     beta: None,
                     activation: Activation::Silu,
-                    output: Output::f32(&mut out, channels),
+                    output: Normed::Real(Output::f32(&mut out, channels)),
                     scratch: &mut scratch,
                 };
                 norm.run(&self.cpu);

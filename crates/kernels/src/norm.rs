@@ -3,5 +3,5 @@
 mod group;
 mod layer;
 
-pub use group::{GroupNorm, scratch_bytes};
+pub use group::{GroupNorm, Normed, scratch_bytes};
 pub use layer::LayerNorm;

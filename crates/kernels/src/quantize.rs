@@ -234,22 +234,48 @@ impl SimdOp for Encode<'_, '_> {
     fn eval<I: Isa>(self, isa: I) {
         let Self { source, row, range, codes } = self;
         let start = row * source.channels;
-        let (inverse, zero) = (isa.splat(1.0 / range.scale), isa.splat(range.zero));
-        let (lowest, highest) = (isa.splat(0.0), isa.splat(f32::from(source.levels)));
-        let round = isa.splat(math::ROUND);
+        let encoder = Encoder::new(isa, range, source.levels);
         let (codes, padding) = codes.split_at_mut(source.channels);
         padding.fill(range.zero as u8);
         for (codes, at) in codes.chunks_mut(LANES).zip((start..).step_by(LANES)) {
             let x = source.read(isa, at..at + codes.len());
-            let steps = isa.sub(isa.add(isa.mul(x, inverse), round), round);
-            let code = isa.max(lowest, isa.min(highest, isa.add(steps, zero)));
-            if let Some(codes) = codes.first_chunk_mut() {
-                isa.narrow_u8(code, codes);
-            } else {
-                let mut lanes = [0; LANES];
-                isa.narrow_u8(code, &mut lanes);
-                codes.copy_from_slice(&lanes[..codes.len()]);
-            }
+            encoder.write(isa, x, codes);
+        }
+    }
+}
+
+/// A range, ready to turn vectors of numbers into codes.
+#[derive(Clone, Copy)]
+pub(crate) struct Encoder<I: Isa> {
+    inverse: I::V,
+    zero: I::V,
+    highest: I::V,
+}
+
+impl<I: Isa> Encoder<I> {
+    #[inline(always)]
+    pub(crate) fn new(isa: I, range: Range8, levels: u8) -> Self {
+        let splat = |x| isa.splat(x);
+        Self {
+            inverse: splat(1.0 / range.scale),
+            zero: splat(range.zero),
+            highest: splat(f32::from(levels)),
+        }
+    }
+
+    /// Write as many codes as `codes` has room for.
+    #[inline(always)]
+    pub(crate) fn write(&self, isa: I, x: I::V, codes: &mut [u8]) {
+        let round = isa.splat(math::ROUND);
+        let steps = isa.sub(isa.add(isa.mul(x, self.inverse), round), round);
+        let code = isa.min(self.highest, isa.add(steps, self.zero));
+        let code = isa.max(isa.splat(0.0), code);
+        if let Some(codes) = codes.first_chunk_mut() {
+            isa.narrow_u8(code, codes);
+        } else {
+            let mut lanes = [0; LANES];
+            isa.narrow_u8(code, &mut lanes);
+            codes.copy_from_slice(&lanes[..codes.len()]);
         }
     }
 }

@@ -108,12 +108,18 @@ impl Case {
         };
         let bias = numbers(3, 2 * self.n);
         let residual = numbers(5, rows * self.n);
+        let rounded = to_bf16(&residual);
         let mut epilogue = Epilogue { dequantize: Some(dequantize), ..Epilogue::default() };
         epilogue.bias = Some(&bias);
         if self.gated {
             epilogue.gate = Gate::Geglu { hidden: self.n };
         } else {
-            epilogue.residual = Some(Residual { values: &residual, stride: self.n });
+            let values = if self.channels.is_multiple_of(8) {
+                Activations::F32(&residual)
+            } else {
+                Activations::Bf16(&rounded)
+            };
+            epilogue.residual = Some(Residual { values, stride: self.n });
             if self.n.is_multiple_of(3) {
                 epilogue.activation = Activation::Silu;
             }

@@ -68,6 +68,7 @@ impl Case {
         let bias = numbers(3, 2 * self.n);
         let shift = numbers(4, rows * self.n);
         let residual = numbers(5, rows * (self.n + 1));
+        let rounded = to_bf16(&residual);
         let mut epilogue = Epilogue::default();
         match self.extras {
             Extras::Nothing => {}
@@ -79,7 +80,12 @@ impl Case {
             Extras::Everything => {
                 epilogue.bias = Some(&bias[..self.n]);
                 epilogue.shift = Some(Shift { values: &shift, stride: self.n, rows_per_batch: 3 });
-                epilogue.residual = Some(Residual { values: &residual, stride: self.n + 1 });
+                let values = if self.n.is_multiple_of(2) {
+                    Activations::F32(&residual)
+                } else {
+                    Activations::Bf16(&rounded)
+                };
+                epilogue.residual = Some(Residual { values, stride: self.n + 1 });
                 epilogue.activation = Activation::Silu;
                 epilogue.scale = Some(0.25);
             }

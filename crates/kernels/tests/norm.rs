@@ -5,7 +5,9 @@ mod support;
 use kernels::{
     Cpu,
     activation::Activation,
-    norm::{self, GroupNorm, LayerNorm},
+    format::Activations,
+    norm::{self, GroupNorm, LayerNorm, Normed},
+    quantize::Range8,
     reference,
     threads::Output,
 };
@@ -16,28 +18,25 @@ struct Case {
     batch: usize,
     pixels: usize,
     channels: usize,
-    second: usize,
     groups: usize,
     mean: f32,
     activation: Activation,
 }
 
 impl Case {
-    fn run(&self, cpu: &Cpu, by_definition: bool) -> Vec<f32> {
-        let all = self.channels + self.second;
-        let rows = self.batch * self.pixels;
-        let shifted = |seed, count| -> Vec<f32> {
-            numbers(seed, count).into_iter().map(|x| x + self.mean).collect()
-        };
-        let (first, second) = (shifted(1, rows * self.channels), shifted(2, rows * self.second));
-        let (gamma, beta) = (numbers(3, all), numbers(4, all));
-        let bytes = norm::scratch_bytes([self.batch, self.pixels, all, self.groups]);
+    fn input(&self) -> Vec<f32> {
+        let count = self.batch * self.pixels * self.channels;
+        numbers(1, count).into_iter().map(|x| x + self.mean).collect()
+    }
+
+    /// Run on `input`, by definition or by a CPU.
+    fn run(&self, cpu: Option<&Cpu>, input: Activations<'_>, output: Normed<'_>) {
+        let (gamma, beta) = (numbers(3, self.channels), numbers(4, self.channels));
+        let bytes = norm::scratch_bytes([self.batch, self.pixels, self.channels, self.groups]);
         let mut scratch = vec![0x5a; bytes];
-        let (mut f32, mut bf16) = (vec![0.0; rows * all], vec![0; rows * all]);
         let op = GroupNorm {
-            input: &first,
+            input,
             channels: self.channels,
-            second: (self.second > 0).then_some((&second, self.second)),
             batch: self.batch,
             pixels: self.pixels,
             groups: self.groups,
@@ -45,42 +44,130 @@ impl Case {
             gamma: Some(&gamma),
             beta: Some(&beta),
             activation: self.activation,
-            output: Output { f32: Some(&mut f32), bf16: Some(&mut bf16), stride: all },
+            output,
             scratch: &mut scratch,
         };
-        if by_definition {
-            reference::group_norm(op);
-        } else {
-            op.run(cpu);
+        match cpu {
+            Some(cpu) => op.run(cpu),
+            None => reference::group_norm(op),
         }
+    }
+
+    fn real(&self, cpu: Option<&Cpu>, input: Activations<'_>) -> Vec<f32> {
+        let count = self.batch * self.pixels * self.channels;
+        let (mut f32, mut bf16) = (vec![0.0; count], vec![0; count]);
+        let output = Output { f32: Some(&mut f32), bf16: Some(&mut bf16), stride: self.channels };
+        self.run(cpu, input, Normed::Real(output));
         assert_eq!(to_bf16(&f32), bf16);
         f32
     }
+
+    fn codes(&self, cpu: &Cpu, input: Activations<'_>, levels: u8) -> (Vec<u8>, Vec<Range8>) {
+        let stride = self.channels.next_multiple_of(4);
+        let mut codes = vec![0x5a; self.batch * self.pixels * stride];
+        let mut ranges = vec![Range8 { scale: 0.0, zero: 0.0 }; self.batch];
+        let output = Normed::Codes { codes: &mut codes, ranges: &mut ranges, levels };
+        self.run(Some(cpu), input, output);
+        (codes, ranges)
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let case = |batch, pixels, [channels, groups]: [usize; 2], mean| {
+        let activation = if mean > 0.0 { Activation::Silu } else { Activation::None };
+        Case { batch, pixels, channels, groups, mean, activation }
+    };
+    vec![
+        case(1, 1, [4, 2], 0.0),
+        case(2, 9, [32, 32], 0.0),
+        case(1, 300, [320, 32], 3.0),
+        case(2, 65, [960, 32], 0.0),
+        case(1, 50, [48, 4], 0.5),
+        case(3, 7, [15, 3], 0.5),
+        case(1, 4000, [24, 8], 100.0),
+    ]
 }
 
 #[test]
 fn groups_of_channels() {
-    let case = |batch, pixels, [channels, second, groups]: [usize; 3], mean| {
-        let activation = if mean > 0.0 { Activation::Silu } else { Activation::None };
-        Case { batch, pixels, channels, second, groups, mean, activation }
-    };
-    let cases = [
-        case(1, 1, [4, 0, 2], 0.0),
-        case(2, 9, [32, 0, 32], 0.0),
-        case(1, 300, [320, 0, 32], 3.0),
-        case(2, 65, [640, 320, 32], 0.0),
-        case(1, 50, [30, 18, 4], 0.5),
-        case(3, 7, [5, 10, 3], 0.5),
-        case(1, 4000, [24, 0, 8], 100.0),
-    ];
-    for case in cases {
+    for case in cases() {
         let cpus = cpus();
-        let expected = case.run(&cpus[0], true);
-        let exact = case.run(&cpus[0], false);
+        let input = case.input();
+        let input = Activations::F32(&input);
+        let expected = case.real(None, input);
+        let exact = case.real(Some(&cpus[0]), input);
         // A large mean costs digits of the numbers themselves.
         assert_close(&format!("{case:?}"), &exact, &expected, 1e-6 + 3e-7 * case.mean);
         for cpu in &cpus {
-            assert_eq!(case.run(cpu, false), exact, "{case:?} on {}", cpu.level());
+            assert_eq!(case.real(Some(cpu), input), exact, "{case:?} on {}", cpu.level());
+        }
+    }
+}
+
+#[test]
+fn rounded_input_is_read_as_what_it_stands_for() {
+    for case in cases() {
+        let bits = to_bf16(&case.input());
+        let widened: Vec<f32> =
+            bits.iter().map(|bits| f32::from_bits(u32::from(*bits) << 16)).collect();
+        for cpu in &cpus() {
+            let rounded = case.real(Some(cpu), Activations::Bf16(&bits));
+            assert_eq!(rounded, case.real(Some(cpu), Activations::F32(&widened)), "{case:?}");
+        }
+    }
+}
+
+#[test]
+fn codes_stand_for_the_numbers() {
+    for case in cases() {
+        let input = case.input();
+        let input = Activations::F32(&input);
+        for levels in [255, 15] {
+            let cpus = cpus();
+            let real = case.real(Some(&cpus[0]), input);
+            let (codes, ranges) = case.codes(&cpus[0], input, levels);
+            let stride = case.channels.next_multiple_of(4);
+            let rows = codes.chunks(stride).zip(real.chunks(case.channels)).enumerate();
+            for (row, (codes, real)) in rows {
+                let range = ranges[row / case.pixels];
+                for (code, x) in codes.iter().zip(real) {
+                    assert_eq!(*code, range.code(*x, levels), "{case:?} row {row}");
+                }
+                assert!(codes[case.channels..].iter().all(|code| *code == range.zero as u8));
+            }
+            let images = real.chunks(case.pixels * case.channels).zip(&ranges);
+            for (image, range) in images {
+                let (least, greatest) =
+                    image.iter().fold((0.0_f32, 0.0_f32), |(a, b), x| (a.min(*x), b.max(*x)));
+                let tight = (greatest - least) / f32::from(levels);
+                // The dip of the activation may lie between two numbers.
+                let dip = 0.2785 / f32::from(levels);
+                assert!(range.scale >= tight * 0.9999 && range.scale <= tight * 1.0001 + dip);
+            }
+            for cpu in &cpus {
+                let found = case.codes(cpu, input, levels);
+                assert_eq!(found, (codes.clone(), ranges.clone()), "{case:?} on {}", cpu.level());
+            }
+        }
+    }
+}
+
+#[test]
+fn codes_do_not_hide_what_is_not_finite() {
+    let case = Case {
+        batch: 2,
+        pixels: 40,
+        channels: 32,
+        groups: 8,
+        mean: 0.5,
+        activation: Activation::Silu,
+    };
+    for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut input = case.input();
+        input[40 * 32 + 5] = wrong;
+        for cpu in &cpus() {
+            let (_, ranges) = case.codes(cpu, Activations::F32(&input), 255);
+            assert!(ranges[0].scale.is_finite() && ranges[1].scale.is_nan(), "{wrong}");
         }
     }
 }

@@ -139,3 +139,35 @@ fn packed_weights_take_no_lora() {
     let error = Model::open(file.path(), &extras).unwrap_err().to_string();
     assert!(error.contains("packed already"), "{error}");
 }
+
+/// Little memory: weights are read while they are needed, pictures are denoised together, and nothing else changes.
+#[test]
+fn weights_that_flow_draw_the_same() {
+    let cpu = Cpu::detect(2);
+    for (name, scheme) in [("tiny-sdxl-turbo", "w8a8"), ("tiny-sd15", "w4a16")] {
+        let plan = Plan::uniform(scheme.parse().unwrap(), Precision::Bf16);
+        let model = Model::open(&testdata().join("pipelines").join(name), &Extras::default());
+        let file = open(&packed(&model.unwrap(), &plan)).unwrap();
+        let request = Request {
+            prompts: vec!["a fox!".to_owned(), "a red house".to_owned()],
+            pictures: 2,
+            steps: Some(2),
+            ..request()
+        };
+        let pipeline = TextToImage::new(&cpu, &file, &plan);
+        let settings = pipeline.settings(&request).unwrap();
+        let Err(Error::Room { least }) = pipeline.within(0).memory(&request, &settings) else {
+            panic!("nothing fits into nothing")
+        };
+        let refused = pipeline.within(least - 1).memory(&request, &settings);
+        assert!(matches!(refused, Err(Error::Room { least: said }) if said == least));
+        let whole = pipeline.latents(&request, &Watch::default()).unwrap();
+        for room in [least, least + least / 8, least + least / 2] {
+            let within = pipeline.within(room);
+            let parts = within.memory(&request, &settings).unwrap();
+            assert!(parts.iter().all(|part| part.peak() <= room), "{name} in {room} bytes");
+            assert!(room > least || parts.iter().any(|part| part.streamed > 0), "{name}");
+            assert_eq!(within.latents(&request, &Watch::default()).unwrap(), whole, "{name}");
+        }
+    }
+}

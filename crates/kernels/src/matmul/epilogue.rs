@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::tile::Arithmetic;
 use crate::{
     activation::Activation,
+    format::Activations,
     isa::{Isa, LANES},
     math,
     matmul::tile::Sink,
@@ -107,10 +108,22 @@ pub struct Shift<'a> {
 /// `[rows, n]`, added element by element.
 #[derive(Clone, Copy, Debug)]
 pub struct Residual<'a> {
-    /// The rows.
-    pub values: &'a [f32],
+    /// The rows, `f32` or bf16.
+    pub values: Activations<'a>,
     /// Distance of two of them.
     pub stride: usize,
+}
+
+impl<'a> Residual<'a> {
+    /// The numbers from `start` on: `f32` ones, or bf16.
+    #[inline(always)]
+    fn from(&self, start: usize) -> (Option<&'a [f32]>, Option<&'a [u16]>) {
+        match self.values {
+            Activations::F32(values) => (Some(&values[start..]), None),
+            Activations::Bf16(bits) => (None, Some(&bits[start..])),
+            Activations::U8(_) => unreachable!("codes are no residual"),
+        }
+    }
 }
 
 /// Whether a layer is gated.
@@ -164,9 +177,8 @@ impl Epilogue<'_> {
         let shift = self.shift.map(|shift| {
             &shift.values[global / shift.rows_per_batch * shift.stride..][columns.clone()]
         });
-        let residual = self
-            .residual
-            .map(|residual| &residual.values[global * residual.stride..][columns.clone()]);
+        let residual = self.residual.map(|r| r.from(global * r.stride + columns.start));
+        let (residual, rounded) = residual.unwrap_or_default();
         let scale = self.scale.map(|scale| isa.splat(scale));
         for (start, sums) in (0..columns.len()).step_by(LANES).zip(sums.as_chunks().0) {
             let lanes = start..columns.len().min(start + LANES);
@@ -176,6 +188,9 @@ impl Epilogue<'_> {
             }
             for added in [bias, shift, residual].into_iter().flatten() {
                 y = isa.add(y, isa.read(&added[lanes.clone()]));
+            }
+            if let Some(rounded) = rounded {
+                y = isa.add(y, isa.read_bf16(&rounded[lanes]));
             }
             y = self.activation.apply(isa, y);
             if let Some(scale) = scale {
@@ -237,15 +252,18 @@ pub(super) struct Direct<'e, 'o, 't> {
 impl Direct<'_, '_, '_> {
     /// The summands of a row from `column` on, counted within the tile of the output.
     #[inline(always)]
-    fn summands(&self, row: usize, column: usize) -> [Option<&[f32]>; 3] {
+    fn summands(&self, row: usize, column: usize) -> ([Option<&[f32]>; 3], Option<&[u16]>) {
         let Epilogue { bias, shift, residual, .. } = *self.epilogue;
         let row = self.output.cell.rows.start + row;
         let column = self.output.cell.columns.start + column;
-        [
+        let residual = residual.map(|residual| residual.from(row * residual.stride + column));
+        let (residual, rounded) = residual.unwrap_or_default();
+        let summands = [
             bias.map(|bias| &bias[column..]),
             shift.map(|shift| &shift.values[row / shift.rows_per_batch * shift.stride + column..]),
-            residual.map(|residual| &residual.values[row * residual.stride + column..]),
-        ]
+            residual,
+        ];
+        (summands, rounded)
     }
 }
 
@@ -259,8 +277,15 @@ impl<I: Isa> Sink<I> for Direct<'_, '_, '_> {
         if let Some(residual) = self.epilogue.residual {
             let global = self.output.cell.rows.start + row;
             let start = global * residual.stride + self.output.cell.columns.start + column;
-            let row = &residual.values[start..];
-            (0..C).for_each(|c| isa.prefetch(row.as_ptr().wrapping_add(c * LANES)));
+            match residual.from(start) {
+                (Some(row), _) => {
+                    (0..C).for_each(|c| isa.prefetch(row.as_ptr().wrapping_add(c * LANES)));
+                }
+                (None, row) => {
+                    let at = row.unwrap_or_default().as_ptr();
+                    (0..C).step_by(2).for_each(|c| isa.prefetch(at.wrapping_add(c * LANES)));
+                }
+            }
         }
         if let Some(tile) = &mut self.output.f32
             && !self.streams
@@ -287,9 +312,17 @@ impl<I: Isa> Sink<I> for Direct<'_, '_, '_> {
                 (self.output.cell.rows.start + row, self.output.cell.columns.start + column);
             acc = dequantize.apply(isa, (global, lane), acc);
         }
-        for summand in self.summands(row, column).into_iter().flatten() {
+        let (summands, rounded) = self.summands(row, column);
+        for summand in summands.into_iter().flatten() {
             let summand = vectors::<f32, C>(summand);
-            acc = std::array::from_fn(|c| isa.add(acc[c], isa.load(&summand[c])));
+            for (acc, summand) in acc.iter_mut().zip(summand) {
+                *acc = isa.add(*acc, isa.load(summand));
+            }
+        }
+        if let Some(rounded) = rounded {
+            for (acc, summand) in acc.iter_mut().zip(vectors::<u16, C>(rounded)) {
+                *acc = isa.add(*acc, isa.widen_bf16(summand));
+            }
         }
         if let Some(scale) = self.epilogue.scale {
             acc = acc.map(|acc| isa.mul(acc, isa.splat(scale)));

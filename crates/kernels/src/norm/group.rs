@@ -4,34 +4,38 @@
 //! each stretch and group it finds the mean, nearly, and then the sums of the differences from it
 //! and of their squares. The stretches are combined in order, in double precision. The second pass
 //! applies one factor and one summand per channel, and the activation.
+//!
+//! Codes can be written instead of numbers. Their range is known before the second pass: the first
+//! also finds the extremes of each channel, an affine function keeps them, and what the activation
+//! makes of an interval follows from its shape.
 
-use std::ops::Range;
+mod factors;
+mod measure;
 
 use crate::{
     Cpu,
     activation::Activation,
+    format::Activations,
     isa::{Isa, LANES, SimdOp},
+    quantize::{Encoder, Range8},
     scratch::{self, Scratch},
     threads::{Grid, Output, OutputTile},
 };
+use factors::{Bounds, Factors};
+use measure::{Extremes, Measure, Moments, Stored};
 
 /// `y = act((x − mean) / √(var + eps) · gamma + beta)`, mean and variance over each group.
-///
-/// The channels may come from two images of the same size, one after the other, so that their
-/// concatenation need not be made.
 #[derive(Debug)]
 pub struct GroupNorm<'a> {
-    /// `[batch, pixels, channels]`.
-    pub input: &'a [f32],
-    /// Channels of `input`.
+    /// `[batch, pixels, channels]`, `f32` or bf16.
+    pub input: Activations<'a>,
+    /// Number of channels.
     pub channels: usize,
-    /// The channels that follow those of `input`, `[batch, pixels, channels]`, and how many.
-    pub second: Option<(&'a [f32], usize)>,
     /// Number of images.
     pub batch: usize,
     /// Pixels of an image.
     pub pixels: usize,
-    /// Number of groups; divides the number of all channels.
+    /// Number of groups; divides the number of channels.
     pub groups: usize,
     /// Added to the variance.
     pub eps: f32,
@@ -41,28 +45,38 @@ pub struct GroupNorm<'a> {
     pub beta: Option<&'a [f32]>,
     /// Applied last.
     pub activation: Activation,
-    /// `[batch, pixels, all channels]`.
-    pub output: Output<'a>,
+    /// `[batch, pixels, channels]`.
+    pub output: Normed<'a>,
     /// At least [`scratch_bytes`] bytes of any content.
     pub scratch: &'a mut [u8],
+}
+
+/// What a [`GroupNorm`] writes.
+#[derive(Debug)]
+pub enum Normed<'a> {
+    /// Numbers.
+    Real(Output<'a>),
+    /// Codes, as of [`crate::quantize`]. The range of an image is that of the activation over the interval of each
+    /// channel, and so may be a little wider than what occurs.
+    Codes {
+        /// `[batch, pixels, channels]`, channels made a multiple of four; what is added gets the code of zero.
+        codes: &'a mut [u8],
+        /// One for each image.
+        ranges: &'a mut [Range8],
+        /// The greatest code.
+        levels: u8,
+    },
 }
 
 /// Elements of a stretch of pixels.
 const STRETCH: usize = 1 << 15;
 
-/// What is known of one group in one stretch: the sums of the differences from a rough mean and of
-/// their squares, and that mean.
-type Moments = [f64; 3];
-
-const SUM: usize = 0;
-const SQUARES: usize = 1;
-const ROUGH: usize = 2;
-
-/// Bytes of scratch that a [`GroupNorm`] of this shape needs; `channels` counts all.
+/// Bytes of scratch that a [`GroupNorm`] of this shape needs.
 pub fn scratch_bytes([batch, pixels, channels, groups]: [usize; 4]) -> usize {
     let stretches = batch.saturating_mul(pixels.div_ceil(stretch(channels)));
     scratch::bytes(&[
         stretches.saturating_mul(groups).saturating_mul(size_of::<Moments>()),
+        stretches.saturating_mul(channels).saturating_mul(size_of::<Extremes>()),
         batch.saturating_mul(channels).saturating_mul(8),
     ])
 }
@@ -77,221 +91,147 @@ impl GroupNorm<'_> {
     ///
     /// # Panics
     ///
-    /// Panics if an operand is smaller than its shape says, or if the groups do not divide the
-    /// channels.
+    /// Panics if an operand is smaller than its shape says, if the groups do not divide the channels, if the input is
+    /// codes, or if codes are wanted of an activation whose range is not known.
     pub fn run(self, cpu: &Cpu) {
-        let Self { channels, batch, pixels, groups, output, activation, .. } = self;
-        let images = Images { first: (self.input, channels), second: self.second };
-        let all = images.channels();
-        assert!(groups > 0 && all.is_multiple_of(groups), "{groups} groups of {all} channels");
+        match self.input {
+            Activations::F32(values) => self.run_on(values, cpu),
+            Activations::Bf16(bits) => self.run_on(bits, cpu),
+            Activations::U8(_) => panic!("codes are not normalised"),
+        }
+    }
+
+    fn run_on<T: Stored>(self, values: &[T], cpu: &Cpu) {
+        let Self { channels, batch, pixels, groups, activation, .. } = self;
+        assert!(groups > 0 && channels.is_multiple_of(groups), "{groups} groups of {channels}");
+        let image = Image { values, channels };
         let mut scratch = Scratch::new(self.scratch);
-        let stretches = pixels.div_ceil(stretch(all));
+        let step = stretch(channels);
+        let stretches = pixels.div_ceil(step);
         let moments = scratch.take::<Moments>(batch * stretches * groups);
-        let factors = scratch.take::<f32>(batch * 2 * all);
-        cpu.threads.run_pieces(moments, groups, |index, moments| {
-            let (image, part) = (index / stretches, index % stretches);
-            let start = part * stretch(all);
-            let rows = image * pixels + start..image * pixels + pixels.min(start + stretch(all));
-            cpu.eval(Measure { images: &images, rows, moments });
+        let extremes = scratch.take::<Extremes>(batch * stretches * channels);
+        let factors = scratch.take::<f32>(batch * 2 * channels);
+        let wants_extremes = matches!(self.output, Normed::Codes { .. });
+        let (moments_of, extremes_of) = ((&mut *moments, groups), (&mut *extremes, channels));
+        cpu.threads.run_pairs(moments_of, extremes_of, |index, moments, extremes| {
+            let (of, part) = (index / stretches, index % stretches);
+            let rows = of * pixels + part * step..of * pixels + pixels.min((part + 1) * step);
+            let extremes = wants_extremes.then_some(extremes);
+            cpu.eval(Measure { image, rows, moments, extremes });
         });
         let affine = Factors { groups, eps: self.eps, gamma: self.gamma, beta: self.beta };
-        for (image, factors) in factors.chunks_exact_mut((2 * all).max(1)).enumerate() {
-            let moments = &moments[image * stretches * groups..][..stretches * groups];
-            affine.fill(moments, (pixels, stretch(all)), factors);
+        for (of, factors) in factors.chunks_exact_mut((2 * channels).max(1)).enumerate() {
+            let moments = &moments[of * stretches * groups..][..stretches * groups];
+            affine.fill(moments, (pixels, step), factors);
         }
         let factors = &*factors;
-        let grid = Grid { groups: batch, ..Grid::by_rows(pixels, all, stretch(all)) };
-        cpu.threads.run_tiles((output, grid), &mut [], |tile, _| {
-            let (scale, offset) = factors[tile.cell.group * 2 * all..][..2 * all].split_at(all);
-            let first_row = tile.cell.group * pixels + tile.cell.rows.start;
-            let factors = [scale, offset];
-            cpu.eval(Apply { images: &images, factors, activation, first_row, tile });
-        });
-    }
-}
-
-/// One or two images side by side in their channels.
-struct Images<'a> {
-    first: (&'a [f32], usize),
-    second: Option<(&'a [f32], usize)>,
-}
-
-impl<'a> Images<'a> {
-    fn channels(&self) -> usize {
-        self.first.1 + self.second.map_or(0, |(_, channels)| channels)
-    }
-
-    /// Each image with its first channel and its number of channels.
-    fn parts(&self) -> impl Iterator<Item = (&'a [f32], usize, usize)> + use<'a> {
-        let (first, channels) = self.first;
-        let second = self.second.map(|(second, count)| (second, channels, count));
-        std::iter::once((first, 0, channels)).chain(second)
-    }
-}
-
-/// Finds the moments of each group over some rows of pixels.
-struct Measure<'a> {
-    images: &'a Images<'a>,
-    rows: Range<usize>,
-    moments: &'a mut [Moments],
-}
-
-impl SimdOp for Measure<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn eval<I: Isa>(self, isa: I) {
-        let Self { images, rows, moments } = self;
-        let size = images.channels() / moments.len();
-        let count = (rows.len() * size) as f64;
-        moments.fill([0.0; 3]);
-        for (values, first, channels) in images.parts() {
-            let part = Part { values, channels, rows: rows.clone() };
-            part.for_each_block(|block| {
-                let [sums, _] = part.sums(isa, &block, &[[0.0; LANES]; VECTORS]);
-                for (channel, sum) in block.zip(sums.as_flattened()) {
-                    moments[(first + channel) / size][SUM] += f64::from(*sum);
+        let of_image = |of: usize| factors[of * 2 * channels..][..2 * channels].split_at(channels);
+        match self.output {
+            Normed::Real(output) => {
+                let grid = Grid { groups: batch, ..Grid::by_rows(pixels, channels, step) };
+                cpu.threads.run_tiles((output, grid), &mut [], |tile, _| {
+                    let first_row = tile.cell.group * pixels + tile.cell.rows.start;
+                    let apply = Apply { image, factors: of_image(tile.cell.group), activation };
+                    cpu.eval(Real { apply, first_row, tile });
+                });
+            }
+            Normed::Codes { codes, ranges, levels } => {
+                let of_images = extremes.chunks((stretches * channels).max(1));
+                for (of, (range, extremes)) in ranges[..batch].iter_mut().zip(of_images).enumerate()
+                {
+                    let factors = of_image(of);
+                    *range = cpu.eval(Bounds { extremes, factors, activation, levels });
                 }
-            });
-        }
-        for moment in moments.iter_mut() {
-            // In single precision, since that is what is subtracted below.
-            *moment = [0.0, 0.0, f64::from((moment[SUM] / count) as f32)];
-        }
-        for (values, first, channels) in images.parts() {
-            let part = Part { values, channels, rows: rows.clone() };
-            part.for_each_block(|block| {
-                let mut means = [[0.0; LANES]; VECTORS];
-                for (channel, mean) in block.clone().zip(means.as_flattened_mut()) {
-                    *mean = moments[(first + channel) / size][ROUGH] as f32;
-                }
-                let [sums, squares] = part.sums(isa, &block, &means);
-                let lanes = sums.as_flattened().iter().zip(squares.as_flattened());
-                for (channel, (sum, square)) in block.zip(lanes) {
-                    let moment = &mut moments[(first + channel) / size];
-                    moment[SUM] += f64::from(*sum);
-                    moment[SQUARES] += f64::from(*square);
-                }
-            });
+                let (ranges, stride) = (&*ranges, channels.next_multiple_of(4));
+                let codes = &mut codes[..batch * pixels * stride];
+                cpu.threads.run_pieces(codes, step * stride, |index, codes| {
+                    for (row, codes) in (index * step..).zip(codes.chunks_exact_mut(stride)) {
+                        let of = row / pixels;
+                        let apply = Apply { image, factors: of_image(of), activation };
+                        cpu.eval(Coded { apply, row, range: ranges[of], levels, codes });
+                    }
+                });
+            }
         }
     }
 }
 
-/// Vectors of channels that are summed at a time.
-const VECTORS: usize = 4;
-
-/// Some rows of one image.
-struct Part<'a> {
-    values: &'a [f32],
+/// Rows of pixels.
+#[derive(Clone, Copy)]
+struct Image<'a, T> {
+    values: &'a [T],
     channels: usize,
-    rows: Range<usize>,
 }
 
-impl Part<'_> {
+impl<T> Image<'_, T> {
     #[inline(always)]
-    fn for_each_block(&self, mut f: impl FnMut(Range<usize>)) {
-        for start in (0..self.channels).step_by(VECTORS * LANES) {
-            f(start..self.channels.min(start + VECTORS * LANES));
-        }
-    }
-
-    /// Sums of `x − mean` and of `(x − mean)²` over the rows, for each channel of a block.
-    #[inline(always)]
-    fn sums<I: Isa>(
-        &self,
-        isa: I,
-        block: &Range<usize>,
-        means: &[[f32; LANES]; VECTORS],
-    ) -> [[[f32; LANES]; VECTORS]; 2] {
-        let means: [I::V; VECTORS] = std::array::from_fn(|i| isa.load(&means[i]));
-        let mut sums = [isa.splat(0.0); VECTORS];
-        let mut squares = sums;
-        for row in self.rows.clone() {
-            let row = &self.values[row * self.channels..][block.clone()];
-            if let Some(full) = row.first_chunk::<{ VECTORS * LANES }>() {
-                for (i, x) in full.as_chunks().0.iter().enumerate() {
-                    let d = isa.sub(isa.load(x), means[i]);
-                    sums[i] = isa.add(sums[i], d);
-                    squares[i] = isa.fma(d, d, squares[i]);
-                }
-            } else {
-                for (i, x) in row.chunks(LANES).enumerate() {
-                    let d = isa.sub(isa.read(x), means[i]);
-                    sums[i] = isa.add(sums[i], d);
-                    squares[i] = isa.fma(d, d, squares[i]);
-                }
-            }
-        }
-        [sums, squares].map(|vectors| vectors.map(|v| isa.to_array(v)))
+    fn row(&self, row: usize) -> &[T] {
+        &self.values[row * self.channels..][..self.channels]
     }
 }
 
-/// What turns moments into one factor and one summand per channel.
-struct Factors<'a> {
-    groups: usize,
-    eps: f32,
-    gamma: Option<&'a [f32]>,
-    beta: Option<&'a [f32]>,
-}
-
-impl Factors<'_> {
-    /// `moments` is `[stretches, groups]`.
-    fn fill(&self, moments: &[Moments], (pixels, stretch): (usize, usize), factors: &mut [f32]) {
-        let (scales, offsets) = factors.split_at_mut(factors.len() / 2);
-        let size = scales.len() / self.groups;
-        for group in 0..self.groups {
-            let parts = || {
-                let moments = moments.iter().skip(group).step_by(self.groups);
-                moments.enumerate().map(|(part, moments)| {
-                    (stretch.min(pixels - part * stretch) as f64 * size as f64, moments)
-                })
-            };
-            let count = pixels as f64 * size as f64;
-            let mean = parts().map(|(n, [sum, _, rough])| n * rough + sum).sum::<f64>() / count;
-            let squares = parts().map(|(n, [sum, squares, rough])| {
-                // Σ(x − mean)² from sums of x − rough.
-                let d = rough - mean;
-                squares + 2.0 * d * sum + n * d * d
-            });
-            let squares: f64 = squares.sum();
-            let scale = 1.0 / (squares / count + f64::from(self.eps)).sqrt();
-            for channel in group * size..(group + 1) * size {
-                let gamma = self.gamma.map_or(1.0, |gamma| f64::from(gamma[channel]));
-                let beta = self.beta.map_or(0.0, |beta| f64::from(beta[channel]));
-                scales[channel] = (gamma * scale) as f32;
-                offsets[channel] = (beta - mean * gamma * scale) as f32;
-            }
-        }
-    }
-}
-
-/// Applies factors, summands and the activation to a block of pixels.
-struct Apply<'a, 't> {
-    images: &'a Images<'a>,
-    factors: [&'a [f32]; 2],
+/// Factors, summands and the activation of an image.
+struct Apply<'a, T> {
+    image: Image<'a, T>,
+    factors: (&'a [f32], &'a [f32]),
     activation: Activation,
+}
+
+impl<T: Stored> Apply<'_, T> {
+    /// The results of a row from channel `start` on.
+    #[inline(always)]
+    fn vector<I: Isa>(&self, isa: I, (start, x): (usize, &[T])) -> I::V {
+        let lanes = start..start + x.len();
+        let (scale, offset) = self.factors;
+        let (scale, offset) = (isa.read(&scale[lanes.clone()]), isa.read(&offset[lanes]));
+        self.activation.apply(isa, isa.fma(T::read(isa, x), scale, offset))
+    }
+}
+
+/// Writes a block of pixels.
+struct Real<'a, 't, T> {
+    apply: Apply<'a, T>,
     first_row: usize,
     tile: OutputTile<'t>,
 }
 
-impl SimdOp for Apply<'_, '_> {
+impl<T: Stored> SimdOp for Real<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
     fn eval<I: Isa>(mut self, isa: I) {
-        let [scale, offset] = self.factors;
         for index in 0..self.tile.cell.rows.len() {
-            let row = self.first_row + index;
-            for (values, first, channels) in self.images.parts() {
-                let values = &values[row * channels..][..channels];
-                for (start, x) in (first..).step_by(LANES).zip(values.chunks(LANES)) {
-                    let lanes = start..start + x.len();
-                    let (a, b) = (isa.read(&scale[lanes.clone()]), isa.read(&offset[lanes]));
-                    let y = isa.fma(isa.read(x), a, b);
-                    let y = self.activation.apply(isa, y);
-                    self.tile.write(isa, (index, start), y);
-                }
+            let row = self.apply.image.row(self.first_row + index);
+            for (start, x) in (0..).step_by(LANES).zip(row.chunks(LANES)) {
+                let y = self.apply.vector(isa, (start, x));
+                self.tile.write(isa, (index, start), y);
             }
+        }
+    }
+}
+
+/// Writes the codes of a pixel.
+struct Coded<'a, 't, T> {
+    apply: Apply<'a, T>,
+    row: usize,
+    range: Range8,
+    levels: u8,
+    codes: &'t mut [u8],
+}
+
+impl<T: Stored> SimdOp for Coded<'_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let row = self.apply.image.row(self.row);
+        let encoder = Encoder::new(isa, self.range, self.levels);
+        let (codes, padding) = self.codes.split_at_mut(row.len());
+        padding.fill(self.range.zero as u8);
+        let vectors = row.chunks(LANES).zip(codes.chunks_mut(LANES));
+        for (start, (x, codes)) in (0..).step_by(LANES).zip(vectors) {
+            let y = self.apply.vector(isa, (start, x));
+            encoder.write(isa, y, codes);
         }
     }
 }

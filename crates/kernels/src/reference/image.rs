@@ -2,22 +2,20 @@
 
 use super::{activation, each, put, read};
 use crate::{
-    norm::{GroupNorm, LayerNorm},
+    norm::{GroupNorm, LayerNorm, Normed},
     resample::Nearest,
 };
 
 /// The definition of [`GroupNorm`].
+///
+/// # Panics
+///
+/// If it is to write codes: those are defined by the numbers and their range.
 pub fn group_norm(op: GroupNorm<'_>) {
-    let GroupNorm { input, channels, second, batch, pixels, groups, eps, gamma, beta, .. } = op;
-    let mut output = op.output;
-    let all = channels + second.map_or(0, |(_, channels)| channels);
-    let size = all / groups;
-    let x = |row: usize, channel: usize| match second {
-        Some((second, count)) if channel >= channels => {
-            f64::from(second[row * count + channel - channels])
-        }
-        _ => f64::from(input[row * channels + channel]),
-    };
+    let GroupNorm { input, channels, batch, pixels, groups, eps, gamma, beta, .. } = op;
+    let Normed::Real(mut output) = op.output else { panic!("numbers are defined here") };
+    let size = channels / groups;
+    let x = |row: usize, channel: usize| read(&input, row * channels + channel);
     each(batch, groups, |image, group| {
         let elements = || {
             (image * pixels..(image + 1) * pixels).flat_map(move |row| {

@@ -109,7 +109,7 @@ fn finish(epilogue: &Epilogue<'_>, sums: &[f64], (row, column): (usize, usize)) 
             y += f64::from(shift.values[row / shift.rows_per_batch * shift.stride + column]);
         }
         if let Some(residual) = epilogue.residual {
-            y += f64::from(residual.values[row * residual.stride + column]);
+            y += read(&residual.values, row * residual.stride + column);
         }
         activation(epilogue.activation, y)
     };

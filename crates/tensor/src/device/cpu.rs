@@ -12,7 +12,7 @@ use kernels::attention::{self, Attention as AttentionKernel, AttentionShape, Hea
 use kernels::format::{ActivationFormat, Activations, Source};
 use kernels::isa::Level;
 use kernels::matmul::{self, Conv2d, Epilogue, Gate, Matmul as MatmulKernel, Residual, Shift};
-use kernels::norm::{self, GroupNorm as GroupNormKernel, LayerNorm as LayerNormKernel};
+use kernels::norm::{self, GroupNorm as GroupNormKernel, LayerNorm as LayerNormKernel, Normed};
 use kernels::quantize::{self, Quantize as QuantizeKernel};
 use kernels::threads::{Output, Threads};
 use kernels::{activation, convert};
@@ -23,7 +23,7 @@ use crate::arena::{Arena, Lease};
 use crate::graph::{Activation, Mask};
 use crate::packed::{Form, PackedWeight};
 use crate::program::{
-    Attention, Band, BufferId, Format, Geometry, GroupNorm, LayerNorm, Matmul, Op, Operand,
+    self, Attention, Band, BufferId, Format, Geometry, GroupNorm, LayerNorm, Matmul, Op, Operand,
     Packing, Program, Quantize, Residency, Results, Slot, Step, Target, Unary,
 };
 
@@ -208,9 +208,10 @@ impl Run<'_> {
                 stride: op.outputs,
                 rows_per_batch,
             }),
-            residual: op
-                .residual
-                .map(|buffer| Residual { values: lease.read(buffer), stride: op.outputs }),
+            residual: op.residual.map(|operand| Residual {
+                values: activations(operand, lease),
+                stride: op.outputs,
+            }),
             activation: op.activation.map(function).unwrap_or_default(),
             gate: if op.gated { Gate::Geglu { hidden: columns } } else { Gate::None },
             scale: (op.scale != 1.0).then_some(op.scale),
@@ -264,9 +265,8 @@ impl Run<'_> {
 
     fn group_norm(&self, op: &GroupNorm, lease: &mut Lease<'_>) {
         let kernel = GroupNormKernel {
-            input: lease.read(op.input),
+            input: activations(op.input, lease),
             channels: op.channels,
-            second: None,
             batch: op.batch,
             pixels: op.pixels,
             groups: op.groups,
@@ -278,7 +278,14 @@ impl Run<'_> {
             } else {
                 activation::Activation::None
             },
-            output: output(&op.output, op.channels, lease),
+            output: match op.output {
+                program::Normed::Real(results) => {
+                    Normed::Real(output(&results, op.channels, lease))
+                }
+                program::Normed::Codes { codes, ranges, levels } => {
+                    Normed::Codes { codes: lease.write(codes), ranges: lease.write(ranges), levels }
+                }
+            },
             scratch: op.scratch.map(|buffer| lease.write(buffer)).unwrap_or_default(),
         };
         kernel.run(self.cpu);

@@ -14,8 +14,8 @@ use crate::Error;
 use crate::Scores;
 use crate::graph::{Activation, Mask};
 use crate::program::{
-    Attention, Band, BufferId, Conv, Format, Geometry, GroupNorm, LayerNorm, Matmul, Numbers, Op,
-    Packing, Program, Quantize, Residency, Results, Simple, SimpleKind, Slot, SlotId, Target,
+    Attention, Band, BufferId, Conv, Format, Geometry, GroupNorm, LayerNorm, Matmul, Normed,
+    Numbers, Op, Packing, Program, Residency, Results, Simple, SimpleKind, Slot, SlotId, Target,
 };
 use crate::quantizer::Row;
 use crate::scheme::WeightScheme;
@@ -114,7 +114,17 @@ impl Device for Reference {
         let (results, values) = match op {
             Op::Matmul(op) => (op.output, run.matmul(op)),
             Op::Attention(op) => (op.output, run.attention(op)),
-            Op::GroupNorm(op) => (op.output, run.group_norm(op)),
+            Op::GroupNorm(op) => match op.output {
+                Normed::Real(results) => (results, run.group_norm(op)),
+                Normed::Codes { codes, ranges, levels } => {
+                    let values: Vec<f32> =
+                        run.group_norm(op).into_iter().map(|x| x as f32).collect();
+                    let made = quantized(&values, (op.pixels, op.channels), levels);
+                    memory.numbers.insert(codes.0, made.0);
+                    memory.numbers.insert(ranges.0, made.1);
+                    return Ok(());
+                }
+            },
             Op::LayerNorm(op) => (op.output, run.layer_norm(op)),
             Op::Unary(op) => {
                 let values = run.numbers(op.input).iter().map(|&x| apply(op.function, x.into()));
@@ -126,7 +136,8 @@ impl Device for Reference {
                 (Results { f32: None, bf16: Some(op.output) }, values)
             }
             Op::Quantize(op) => {
-                let (codes, ranges) = run.quantize(op);
+                let x = run.numbers(op.input.buffer);
+                let (codes, ranges) = quantized(x, (op.rows_per_range, op.channels), op.levels);
                 memory.numbers.insert(op.codes.0, codes);
                 memory.numbers.insert(op.ranges.0, ranges);
                 return Ok(());
@@ -148,6 +159,21 @@ impl Buffers {
             self.numbers.insert(buffer.0, single.collect());
         }
     }
+}
+
+/// Codes of rows of `channels` and their ranges, each of `rows` rows.
+fn quantized(x: &[f32], (rows, channels): (usize, usize), levels: u8) -> (Vec<f32>, Vec<f32>) {
+    let (mut codes, mut ranges) = (Vec::new(), Vec::new());
+    for rows in x.chunks(rows * channels) {
+        let extreme = |pick: fn(f32, f32) -> f32| rows.iter().fold(0.0, |a, &b| pick(a, b));
+        let range = Range8::new(extreme(f32::min), extreme(f32::max), levels);
+        ranges.extend([range.scale, range.zero]);
+        for row in rows.chunks(channels) {
+            codes.extend(row.iter().map(|&x| f32::from(range.code(x, levels))));
+            codes.resize(codes.len().next_multiple_of(4), 0.0);
+        }
+    }
+    (codes, ranges)
 }
 
 struct Run<'a> {
@@ -191,7 +217,7 @@ impl Run<'_> {
             *sum += op.shift.map_or(0.0, |(buffer, rows)| {
                 self.numbers(buffer)[row / rows * op.outputs + n].into()
             });
-            *sum += op.residual.map_or(0.0, |buffer| self.numbers(buffer)[i].into());
+            *sum += op.residual.map_or(0.0, |buffer| self.numbers(buffer.buffer)[i].into());
             *sum = op.activation.map_or(*sum, |function| apply(function, *sum));
         }
         if op.gated {
@@ -214,21 +240,6 @@ impl Run<'_> {
             codes[..op.inputs].iter().map(|code| scale * (code - zero)).collect::<Vec<_>>()
         };
         x.chunks_exact(stride).enumerate().flat_map(row).collect()
-    }
-
-    fn quantize(&self, op: &Quantize) -> (Vec<f32>, Vec<f32>) {
-        let x = self.numbers(op.input.buffer);
-        let (mut codes, mut ranges) = (Vec::new(), Vec::new());
-        for rows in x.chunks(op.rows_per_range * op.channels) {
-            let extreme = |pick: fn(f32, f32) -> f32| rows.iter().fold(0.0, |a, &b| pick(a, b));
-            let range = Range8::new(extreme(f32::min), extreme(f32::max), op.levels);
-            ranges.extend([range.scale, range.zero]);
-            for row in rows.chunks(op.channels) {
-                codes.extend(row.iter().map(|&x| f32::from(range.code(x, op.levels))));
-                codes.resize(codes.len().next_multiple_of(4), 0.0);
-            }
-        }
-        (codes, ranges)
     }
 
     fn attention(&self, op: &Attention) -> Vec<f64> {
@@ -266,7 +277,7 @@ impl Run<'_> {
     }
 
     fn group_norm(&self, op: &GroupNorm) -> Vec<f64> {
-        let x = self.numbers(op.input);
+        let x = self.numbers(op.input.buffer);
         let (gamma, beta) = (self.weight(op.gamma), self.weight(op.beta));
         let width = op.channels / op.groups;
         let mut out = vec![0.0; x.len()];

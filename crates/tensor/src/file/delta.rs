@@ -58,7 +58,7 @@ impl Delta {
             (Activations::F32(&up), Geometry::Rows { rows: outputs, stride: rank });
         let mut scratch = vec![0; scratch_bytes(input.format(), &geometry, &layout, &cpu)];
         let mut sum = vec![0.0; weight.len()];
-        let residual = Residual { values: weight, stride: inner };
+        let residual = Residual { values: Activations::F32(weight), stride: inner };
         Matmul {
             input,
             geometry,

@@ -8,7 +8,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use formats::Codes;
 
 use super::op::{
-    Attention, Conv, Geometry, GroupNorm, LayerNorm, Matmul, Op, Results, Simple, SimpleKind, Unary,
+    Attention, Conv, Geometry, GroupNorm, LayerNorm, Matmul, Normed, Op, Results, Simple,
+    SimpleKind, Unary,
 };
 use super::{
     Buffer, BufferId, Format, Numbers, Packing, PanelOrder, Port, Program, Slot, SlotId, Step,
@@ -182,7 +183,7 @@ impl<'a> Compiler<'a> {
             weight: self.slot(weight, Packing::Panels(order, numbers)),
             bias: bias.map(|b| self.slot(b, Packing::Vector)),
             shift: group.tail.shift.map(|id| (self.f32(id), rows_per_batch)),
-            residual: group.tail.residual.map(|id| self.f32(id)),
+            residual: group.tail.residual.map(|id| self.operand(id, self.stored(id))),
             activation: group.tail.activation,
             gated: group.tail.gated,
             scale: group.tail.scale,
@@ -244,11 +245,9 @@ impl<'a> Compiler<'a> {
     fn norm(&mut self, group: &Fused, elements: usize) -> Op {
         let node = self.recording.node(group.base);
         let channels = node.shape.channels();
-        let input = self.f32(group.source);
-        let output = self.results(group.result, elements);
         match &node.kind {
             Kind::GroupNorm { groups, eps, gamma, beta } => Op::GroupNorm(GroupNorm {
-                input,
+                input: self.operand(group.source, self.stored(group.source)),
                 batch: node.shape.batch(),
                 pixels: node.shape.rows() / node.shape.batch(),
                 channels,
@@ -257,17 +256,20 @@ impl<'a> Compiler<'a> {
                 gamma: self.slot(gamma, Packing::Vector),
                 beta: self.slot(beta, Packing::Vector),
                 silu: group.tail.activation.is_some(),
-                output,
+                output: match self.codes_alone(group.result) {
+                    Some(output) => output,
+                    None => Normed::Real(self.results(group.result, elements)),
+                },
                 scratch: None,
             }),
             Kind::LayerNorm { eps, gamma, beta } => Op::LayerNorm(LayerNorm {
-                input,
+                input: self.f32(group.source),
                 rows: node.shape.rows(),
                 channels,
                 eps: *eps,
                 gamma: self.slot(gamma, Packing::Vector),
                 beta: self.slot(beta, Packing::Vector),
-                output,
+                output: self.results(group.result, elements),
             }),
             other => unreachable!("{} is not a normalisation", other.name()),
         }

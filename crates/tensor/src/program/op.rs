@@ -64,8 +64,8 @@ pub struct Matmul {
     pub bias: Option<SlotId>,
     /// `[batch, outputs]`, `f32`, and how many rows share one of them.
     pub shift: Option<(BufferId, usize)>,
-    /// `[rows, outputs]`, `f32`.
-    pub residual: Option<BufferId>,
+    /// `[rows, outputs]`.
+    pub residual: Option<Operand>,
     /// Applied to the sum.
     pub activation: Option<Activation>,
     /// Whether outputs are hidden and gate halves of a GEGLU: the result has half the channels.
@@ -138,8 +138,8 @@ pub struct Attention {
 /// `y = act((x − mean) / √(variance + eps) · gamma + beta)` over groups of channels.
 #[derive(Clone, Debug)]
 pub struct GroupNorm {
-    /// `[batch, pixels, channels]`, `f32`.
-    pub input: BufferId,
+    /// `[batch, pixels, channels]`.
+    pub input: Operand,
     /// Batch elements.
     pub batch: usize,
     /// Pixels of each.
@@ -157,9 +157,25 @@ pub struct GroupNorm {
     /// Whether SiLU follows.
     pub silu: bool,
     /// Same shape as the input.
-    pub output: Results,
+    pub output: Normed,
     /// Working memory.
     pub scratch: Option<BufferId>,
+}
+
+/// What a [`GroupNorm`] writes.
+#[derive(Clone, Copy, Debug)]
+pub enum Normed {
+    /// Numbers.
+    Real(Results),
+    /// Codes with a range for each image, as of [`Quantize`].
+    Codes {
+        /// The codes.
+        codes: BufferId,
+        /// Their ranges.
+        ranges: BufferId,
+        /// The greatest code.
+        levels: u8,
+    },
 }
 
 /// `y = (x − mean) / √(variance + eps) · gamma + beta` over each row.
@@ -349,7 +365,10 @@ impl Op {
         match self {
             Self::Matmul(m) => both(&m.output),
             Self::Attention(a) => both(&a.output),
-            Self::GroupNorm(n) => both(&n.output),
+            Self::GroupNorm(n) => match &n.output {
+                Normed::Real(results) => both(results),
+                Normed::Codes { codes, ranges, .. } => vec![*codes, *ranges],
+            },
             Self::LayerNorm(n) => both(&n.output),
             Self::Unary(u) => both(&u.output),
             Self::Simple(s) => vec![s.output],
@@ -364,11 +383,12 @@ impl Op {
             Self::Matmul(m) => {
                 let shift = m.shift.map(|(buffer, _)| buffer);
                 let ranges = m.ranges.map(|(buffer, _)| buffer);
-                let all = [Some(m.input.buffer), ranges, shift, m.residual];
+                let residual = m.residual.map(|residual| residual.buffer);
+                let all = [Some(m.input.buffer), ranges, shift, residual];
                 all.into_iter().flatten().collect()
             }
             Self::Attention(a) => vec![a.query.buffer, a.key.buffer, a.value.buffer],
-            Self::GroupNorm(n) => vec![n.input],
+            Self::GroupNorm(n) => vec![n.input.buffer],
             Self::LayerNorm(n) => vec![n.input],
             Self::Unary(u) => vec![u.input],
             Self::Simple(s) => s.inputs.clone(),

@@ -155,3 +155,72 @@ impl Shared {
         state.used = state.used.max(until);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use os::Mapping;
+
+    use super::Flow;
+    use crate::Weight;
+    use crate::file::view::Bytes;
+    use crate::file::{Checkpoint, TensorView};
+    use crate::packed::{Form, Kind, PackedWeight, Part};
+    use crate::program::{Packing, Slot};
+
+    const COUNT: usize = 5;
+    const BYTES: usize = 3 * 4096;
+
+    /// Weights that lie one after the other in a file.
+    fn weights() -> Vec<(Slot, PackedWeight)> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let numbers: Vec<f32> = (0..COUNT * BYTES / 4).map(|i| i as f32).collect();
+        std::fs::write(file.path(), bytemuck::cast_slice::<f32, u8>(&numbers)).unwrap();
+        let mapping = Arc::new(Mapping::open(file.path()).unwrap());
+        let names: Vec<String> = (0..COUNT).map(|i| format!("{i}.weight")).collect();
+        let views = names.iter().map(|name| (name.clone(), TensorView::from_f32(&[1], &[0.0])));
+        let source = Checkpoint::from_views("example", views.collect::<Vec<_>>());
+        let one = |i: usize| {
+            let form = Form { shape: vec![BYTES / 4], kind: Kind::Vector };
+            let range = i * BYTES..(i + 1) * BYTES;
+            let bytes = Bytes::Mapped { mapping: Arc::clone(&mapping), range };
+            let weight = Weight::new(&source, &names[i], &[1]);
+            let slot = Slot { weight, packing: Packing::Vector };
+            (slot, PackedWeight::new(form, vec![(Part::Values, bytes)]))
+        };
+        (0..COUNT).map(one).collect()
+    }
+
+    #[test]
+    fn any_order_is_served_within_the_window() {
+        let weights = weights();
+        for window in [0, BYTES, 2 * BYTES, 10 * BYTES] {
+            let flow = Flow::new(weights.clone(), window).unwrap();
+            // In order, some left out, interrupted and begun again, several at once, none that flows.
+            for of_step in [&[0][..], &[1], &[2, 3], &[4], &[0], &[3], &[1], &[], &[4], &[0, 4]] {
+                let slots = || of_step.iter().map(|i: &usize| &weights[*i].0);
+                flow.need(slots());
+                let most = window.max(of_step.len().max(COUNT) * BYTES);
+                assert!(flow.shared.lock().bytes <= most);
+                for i in of_step {
+                    let numbers = weights[*i].1.vector().unwrap();
+                    assert_eq!(numbers[0], (i * BYTES / 4) as f32);
+                }
+                flow.done(slots());
+            }
+        }
+    }
+
+    #[test]
+    fn no_more_is_brought_than_the_window_holds() {
+        let weights = weights();
+        let flow = Flow::new(weights.clone(), 2 * BYTES).unwrap();
+        for round in 0..20 {
+            let slot = || std::iter::once(&weights[round % COUNT].0);
+            flow.need(slot());
+            assert!(flow.shared.lock().bytes <= 2 * BYTES);
+            flow.done(slot());
+        }
+    }
+}

@@ -3,10 +3,13 @@
 use super::Compiler;
 use crate::graph::fuse::Fused;
 use crate::graph::{Kind, Node, NodeId};
-use crate::program::op::{Convert, Op, Operand, Quantize, Results};
+use crate::program::op::{Convert, Normed, Op, Operand, Quantize, Results};
 use crate::program::{BufferId, Format, Step};
 use crate::scheme::ActivationScheme;
 use crate::{LayerFormat, Precision, Weight};
+
+/// Bytes from which on a value of real numbers is stored in as few as its plan's precision has.
+const LARGE: usize = 32 << 20;
 
 /// One of the ways to quantize a value.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,16 +26,62 @@ impl Compiler<'_> {
             let precision = self.precision(node);
             if let Some(codes) = self.codes_of(group) {
                 self.wants_codes.entry(group.source).or_default().insert(codes);
+            } else if matches!(node.kind, Kind::GroupNorm { .. }) {
+                self.want(group.source, self.stored(group.source));
+            } else {
+                self.want(group.source, precision);
             }
-            let operands = std::iter::once(group.source)
-                .chain(node.inputs.iter().skip(1).map(|id| self.uses.root(*id)));
-            for operand in operands {
-                self.want(operand, precision);
+            for operand in node.inputs.iter().skip(1) {
+                self.want(self.uses.root(*operand), precision);
             }
-            for extra in [group.tail.shift, group.tail.residual].into_iter().flatten() {
-                self.want(extra, Precision::F32);
+            if let Some(shift) = group.tail.shift {
+                self.want(shift, Precision::F32);
+            }
+            if let Some(residual) = group.tail.residual {
+                self.want(residual, self.stored(residual));
             }
         }
+    }
+
+    /// How a value is stored for those that need not read it exactly. Rounding the large images of a decoder halves
+    /// its memory; its multiplications round what they read in any case.
+    pub(super) fn stored(&self, id: NodeId) -> Precision {
+        let bytes = 4 * self.recording.node(id).shape.elements();
+        if bytes >= LARGE { self.plan.default } else { Precision::F32 }
+    }
+
+    /// The formats that a value has, whoever makes it: `f32` and `bf16`.
+    fn formats(&self, id: NodeId) -> [bool; 2] {
+        let (f32, coded) = (self.wants_f32.contains(&id), self.wants_codes.contains_key(&id));
+        // Codes are made from whatever else there is, or from what is smaller.
+        let smaller = coded && !f32 && self.plan.default == Precision::Bf16;
+        let bf16 = self.wants_bf16.contains(&id) || smaller;
+        [f32 || !bf16, bf16]
+    }
+
+    /// Buffers for the codes of a value whose producer can write them itself, if nothing else is wanted of it.
+    pub(super) fn codes_alone(&mut self, id: NodeId) -> Option<Normed> {
+        let wanted = self.wants_codes.get(&id)?;
+        let (kind, shape) = (*wanted.first()?, self.recording.node(id).shape);
+        let is_alone = wanted.len() == 1
+            && !self.wants_f32.contains(&id)
+            && !self.wants_bf16.contains(&id)
+            && kind.rows_per_range == shape.rows() / shape.batch();
+        if !is_alone {
+            return None;
+        }
+        let [codes, ranges] = self.code_buffers(id, kind);
+        self.values.insert(id, Results { f32: None, bf16: None });
+        Some(Normed::Codes { codes, ranges, levels: kind.levels })
+    }
+
+    fn code_buffers(&mut self, id: NodeId, kind: Codes) -> [BufferId; 2] {
+        let shape = self.recording.node(id).shape;
+        let codes = shape.rows() * shape.channels().next_multiple_of(4);
+        let codes = self.buffer(Format::U8, codes);
+        let ranges = self.buffer(Format::Range, shape.rows() / kind.rows_per_range);
+        self.codes.insert((id, kind), [codes, ranges]);
+        [codes, ranges]
     }
 
     pub(super) fn want(&mut self, value: NodeId, precision: Precision) {
@@ -100,8 +149,8 @@ impl Compiler<'_> {
     /// Round a value that only exists as `f32` where a multiplication reads it as `bf16`.
     pub(super) fn convert_if_wanted(&mut self, id: NodeId, node: &Node) {
         let results = self.values[&id];
-        let (Some(input), None, true) = (results.f32, results.bf16, self.wants_bf16.contains(&id))
-        else {
+        let [_, wanted] = self.formats(id);
+        let (Some(input), None, true) = (results.f32, results.bf16, wanted) else {
             return;
         };
         let output = self.buffer(Format::Bf16, self.program.buffer(input).elements);
@@ -113,24 +162,24 @@ impl Compiler<'_> {
     /// Quantize a value in each way that a multiplication asks for.
     pub(super) fn quantize_if_wanted(&mut self, id: NodeId, node: &Node) {
         let results = self.values[&id];
-        // Of two formats, the one that something else reads, too: a producer that can write both would
-        // write that one alone, and codes must not depend on the producer.
-        let f32 = results.f32.filter(|_| self.wants_f32.contains(&id) || results.bf16.is_none());
-        let input = match (f32, results.bf16) {
-            (Some(buffer), _) => Operand { buffer, format: Format::F32 },
-            (None, Some(buffer)) => Operand { buffer, format: Format::Bf16 },
-            (None, None) => unreachable!("a value has a format"),
-        };
-        for kind in self.wants_codes.get(&id).cloned().unwrap_or_default() {
+        let wanted = self.wants_codes.get(&id).cloned().unwrap_or_default();
+        let missing = wanted.into_iter().filter(|kind| !self.codes.contains_key(&(id, *kind)));
+        for kind in missing.collect::<Vec<_>>() {
+            // Of two formats, the one that another producer would have written alone.
+            let [is_f32, _] = self.formats(id);
+            let f32 = results.f32.filter(|_| is_f32 || results.bf16.is_none());
+            let input = match (f32, results.bf16) {
+                (Some(buffer), _) => Operand { buffer, format: Format::F32 },
+                (None, Some(buffer)) => Operand { buffer, format: Format::Bf16 },
+                (None, None) => unreachable!("a value has a format"),
+            };
             let elements = self.program.buffer(input.buffer).elements;
             let channels = self.recording.node(id).shape.channels();
-            let rows = elements / channels;
-            let codes = self.buffer(Format::U8, rows * channels.next_multiple_of(4));
-            let ranges = self.buffer(Format::Range, rows / kind.rows_per_range);
+            let [codes, ranges] = self.code_buffers(id, kind);
             let Codes { rows_per_range, levels } = kind;
             let op = Quantize {
                 input,
-                rows,
+                rows: elements / channels,
                 channels,
                 rows_per_range,
                 levels,
@@ -140,14 +189,12 @@ impl Compiler<'_> {
             };
             let name = "quantize".into();
             self.program.steps.push(Step { op: Op::Quantize(op), name, node: id, at: node.at });
-            self.codes.insert((id, kind), [codes, ranges]);
         }
     }
 
     /// Buffers for a value whose producer can write every format itself.
     pub(super) fn results(&mut self, id: NodeId, elements: usize) -> Results {
-        let bf16 = self.wants_bf16.contains(&id);
-        let f32 = self.wants_f32.contains(&id) || !bf16;
+        let [f32, bf16] = self.formats(id);
         let results = Results {
             f32: f32.then(|| self.buffer(Format::F32, elements)),
             bf16: bf16.then(|| self.buffer(Format::Bf16, elements)),
@@ -158,10 +205,9 @@ impl Compiler<'_> {
 
     /// The format of a value from outside that is kept: as narrow as its readers allow, as if it were made here.
     pub(super) fn kept_format(&self, id: NodeId) -> Format {
-        if self.wants_bf16.contains(&id) && !self.wants_f32.contains(&id) {
-            Format::Bf16
-        } else {
-            Format::F32
+        match self.formats(id) {
+            [false, _] => Format::Bf16,
+            [true, _] => Format::F32,
         }
     }
 
