@@ -4,12 +4,14 @@
 //! program and collects numbers by name. Bars with the same source share one run of it. A bar whose
 //! source could not run is not met, and the table says why.
 
+mod hard_limit;
 mod inputs;
 mod list;
 mod neighbour;
 mod packed;
 mod picture;
 mod race;
+mod ram;
 mod readings;
 mod server;
 mod tests;

@@ -1,6 +1,6 @@
 //! The promises.
 
-use super::{Bar, Limit, Size, Source, packed, picture, race, tests, threads};
+use super::{Bar, Limit, Size, Source, packed, picture, race, ram, tests, threads};
 
 const PARITY: Source = Source {
     name: "parity",
@@ -56,6 +56,7 @@ const VAE_W8A8: Source = Source {
 };
 const PACKED: Source = Source { name: "packed", size: Size::Full, measure: packed::readings };
 const PACKED_SDXL: Source = Source { name: "packed sdxl", size: Size::Full, measure: packed::sdxl };
+const RAM: Source = Source { name: "ram", size: Size::Full, measure: ram::readings };
 const THREADS: Source = Source { name: "threads", size: Size::Full, measure: threads::readings };
 
 /// All bars, in the order of the table.
@@ -94,6 +95,16 @@ pub(super) const BARS: &[Bar] = &[
     bar(["packed.sdxl.w8", "w8"], Limit::AtMost(2500.0, "MiB"), &PACKED_SDXL),
     bar(["packed.sdxl.w4", "w4"], Limit::AtMost(1330.0, "MiB"), &PACKED_SDXL),
     bar(["packed.sdxl.quantize", "quantize_peak"], Limit::AtMost(1000.0, "MB"), &PACKED_SDXL),
+    bar(["ram.default", "default"], Limit::AtMost(1500.0, "MB"), &RAM),
+    bar(["ram.sd-turbo", "sd"], Limit::AtMost(700.0, "MB"), &RAM),
+    bar(["ram.1024", "large"], Limit::AtMost(2200.0, "MB"), &RAM),
+    bar(["ram.1024.time", "large_time"], Limit::AtMost(4.8, "of 512x512"), &RAM),
+    bar(["ram.600M", "under_600"], Limit::AtMost(1.25, "of free or disk"), &RAM),
+    bar(["ram.400M", "under_400"], Limit::AtMost(2.0, "of free or disk"), &RAM),
+    bar(["ram.plan.beyond", "beyond_plan"], Limit::AtMost(0.0, "MB over plan"), &RAM),
+    bar(["ram.plan.below", "below_plan"], Limit::AtMost(16.0, "MB under plan"), &RAM),
+    bar(["ram.same", "differ"], Limit::AtMost(0.0, "pictures"), &RAM),
+    bar(["ram.refused", "refused"], Limit::AtLeast(1.0, "refusal"), &RAM),
 ];
 
 const fn bar([name, reading]: [&'static str; 2], limit: Limit, source: &'static Source) -> Bar {

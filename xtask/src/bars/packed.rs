@@ -101,6 +101,13 @@ pub(super) fn w8a8(options: &Options) -> Result<PathBuf> {
     Ok(pack(options, &binary, (&folder, "sd-turbo"), SCHEMES[0])?.0)
 }
 
+/// A packed model of this family in `w4a8`.
+pub(super) fn w4a8(options: &Options, family: &str) -> Result<PathBuf> {
+    let folder = picture::folder(options, family)?;
+    let binary = build(&["--release"])?;
+    Ok(pack(options, &binary, (&folder, family), SCHEMES[1])?.0)
+}
+
 /// Pack a model beside its folder; the file, and the peak memory of packing in MB.
 fn pack(
     options: &Options,
