@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Crates from the ground up. A crate may depend only on those before it.
-const LAYERS: &[&str] = &["os", "kernels", "tensor", "models", "pipeline", "cli"];
+const LAYERS: &[&str] = &["os", "kernels", "tensor", "models", "quant", "pipeline", "cli"];
 
 /// The only modules that may hold unsafe code. A module without `.rs` stands for its children too.
 const UNSAFE: &[&str] = &[

@@ -1,0 +1,5 @@
+//! Which number format each layer gets, and why.
+
+mod grid;
+pub mod knapsack;
+pub mod programme;
