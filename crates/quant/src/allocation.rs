@@ -84,6 +84,16 @@ pub struct Best {
     pub objective: f64,
 }
 
+impl Allocation {
+    /// What a group gets.
+    pub fn share(&self, group: Group) -> Share {
+        match group {
+            Group::Content => self.content,
+            Group::Quality => self.quality,
+        }
+    }
+}
+
 impl Problem {
     /// Put the layers of all files together, without the most sensitive ones: of each group the given share of its
     /// layers, rounded up, whose scores at 8 bits are lowest.
