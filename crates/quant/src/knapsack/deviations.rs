@@ -105,7 +105,7 @@ impl<'a> Pass<'a> {
             if states.len() > self.limits.ties
                 && let Some((loss, _)) = self.best
             {
-                self.limit = self.limit.min(loss - self.relaxation.one_score());
+                self.limit = self.limit.min(loss - self.relaxation.one_grain());
             }
             if states.len() > self.limits.states {
                 complete = false;
@@ -116,7 +116,7 @@ impl<'a> Pass<'a> {
                 break;
             }
         }
-        let closed = |(loss, _): (i128, State)| loss < self.relaxation.one_score();
+        let closed = |(loss, _): (i128, State)| loss < self.relaxation.one_grain();
         let complete = complete || self.best.is_some_and(closed);
         let best = self.best.map(|(_, state)| self.selection(state));
         Outcome { best, complete }

@@ -39,6 +39,8 @@ pub(super) struct Relaxation {
     /// The cost of all that is preferred, at most `high`.
     pub(super) cost: i64,
     score: i64,
+    /// Of which all differences of scores are multiples.
+    grain: i64,
     /// What each layer's preference is worth at the price.
     worth: Vec<i128>,
     /// What other choices there are, by their least regret.
@@ -155,6 +157,7 @@ impl Relaxation {
             preferred,
             cost,
             score,
+            grain: grain(layers),
             worth: Vec::new(),
             layers: Vec::new(),
         };
@@ -206,6 +209,11 @@ impl Relaxation {
         self.quantity
     }
 
+    /// The least difference of two selections of these layers with different sums of scores, in losses.
+    pub(super) fn one_grain(&self) -> i128 {
+        if self.grain == 0 { UNBOUNDED } else { self.quantity * i128::from(self.grain) }
+    }
+
     /// The price of what a selection leaves of the budget.
     pub(super) fn left(&self, cost: i64) -> i128 {
         self.price * i128::from(self.high - cost)
@@ -231,6 +239,12 @@ fn reachable(layers: &[&[Choice]], low: i64, high: i64) -> Option<(i64, i64)> {
     let low = least + (low - least + grid - 1).div_euclid(grid) * grid;
     let high = least + (high - least).div_euclid(grid) * grid;
     (low <= high).then_some((low, high))
+}
+
+/// The greatest number of which all differences of scores within layers are multiples.
+fn grain(layers: &[&[Choice]]) -> i64 {
+    let pairs = layers.iter().flat_map(|layer| layer.windows(2));
+    pairs.fold(0, |grain, pair| gcd(grain, pair[1].score - pair[0].score))
 }
 
 /// The choices on the upper hull, from the least cost to the greatest score.

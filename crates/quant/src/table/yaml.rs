@@ -48,7 +48,7 @@ pub(super) fn key(name: &str) -> String {
     for c in name.chars() {
         match c {
             '"' | '\\' => quoted.extend(['\\', c]),
-            c if c.is_control() => quoted.push_str(&format!("\\U{:08x}", u32::from(c))),
+            c if c.is_control() => quoted.extend(format!("\\U{:08x}", u32::from(c)).chars()),
             c => quoted.push(c),
         }
     }
