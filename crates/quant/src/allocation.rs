@@ -143,7 +143,7 @@ impl Problem {
 
     fn share(&self, members: &Members, budget: Budget, all: &mut BTreeMap<String, u8>) -> Share {
         let target = budget.target(members.group, self.content.size, self.quality.size);
-        let sensible = budget::sensible(members.group).contains(&target);
+        let sensible = budget::is_sensible(members.group, target);
         let bits = sensible.then(|| members.best(self.kind, target)).flatten();
         let best = bits.map(|bits| {
             let best = members.sums(&bits);

@@ -57,11 +57,16 @@ impl Budget {
 
 /// The averages that may be asked of a group at all.
 pub fn sensible(group: Group) -> RangeInclusive<f64> {
-    let least = match group {
-        Group::Content => 2.0,
-        Group::Quality => 4.0,
-    };
-    least - ROUNDED..=8.0 + ROUNDED
+    match group {
+        Group::Content => 2.0..=8.0,
+        Group::Quality => 4.0..=8.0,
+    }
+}
+
+/// Whether an average may be asked of a group.
+pub(crate) fn is_sensible(group: Group, average: f64) -> bool {
+    let range = sensible(group);
+    (range.start() - ROUNDED..=range.end() + ROUNDED).contains(&average)
 }
 
 /// Numbers at equal distances, with both ends.
@@ -72,7 +77,7 @@ fn evenly(from: f64, to: f64, count: u32) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Budget, sensible};
+    use super::{Budget, is_sensible};
     use crate::group::Group::{Content, Quality};
     use crate::kind::Kind;
 
@@ -88,7 +93,8 @@ mod tests {
         }
         let even = Budget { average: 8.0, ratio: 1.0 };
         assert_eq!(even.target(Content, content, quality), 8.0);
-        assert!(sensible(Quality).contains(&even.target(Quality, content, quality)));
+        assert!(is_sensible(Quality, even.target(Quality, content, quality)));
+        assert!(!is_sensible(Quality, 3.99) && is_sensible(Content, 3.99));
         assert_eq!(even.target(Quality, 0.0, 1.0), 8.0);
         assert_eq!(even.target(Content, 1.0, 0.0), 8.0);
     }

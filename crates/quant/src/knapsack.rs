@@ -27,6 +27,10 @@
 //! 5. **Branching.** If the states of one list outgrow memory all the same, the layer whose choices
 //!    are furthest apart in cost is decided first, one choice after the other, each with its own price.
 //!    This ends in any case, takes little memory, and skips what cannot beat the best known.
+//!
+//! Networks of hundreds of layers take less than a millisecond. The problem is hard in general all the same
+//! (it holds the sums of subsets): where costs have no unit in common and scores are proportional to them, or
+//! where the window is far narrower than the steps of the layers, the fifth step may take very long.
 
 mod deviations;
 mod relaxation;

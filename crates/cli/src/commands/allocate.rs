@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 use anyhow::{Result, ensure};
 use quant::allocation::{Measured, Share};
+use quant::budget::sensible;
 use quant::table::{Costs, Scores, bits_to_yaml};
 use quant::{Allocation, Budget, Group, Kind, Problem};
 use serde::Serialize;
@@ -72,9 +73,12 @@ fn shares(allocation: &Allocation) -> [(Group, Share); 2] {
 /// Which group has no solution, as one line.
 fn unmet(allocation: &Allocation) -> Option<String> {
     let without = shares(allocation).into_iter().filter(|(_, share)| share.best.is_none());
-    let without: Vec<String> = without
-        .map(|(group, share)| format!("{group} layers at {:.4} bits", share.target))
-        .collect();
+    let without = without.map(|(group, share)| {
+        let range = sensible(group);
+        let (least, most) = (range.start(), range.end());
+        format!("{group} layers at {:.4} bits ({least} to {most} are allowed)", share.target)
+    });
+    let without: Vec<String> = without.collect();
     (!without.is_empty()).then(|| {
         format!(
             "no choice of bits leaves {} on average; choose other --average-bits or another --ratio",
@@ -134,13 +138,12 @@ fn table(problem: &Problem, allocation: &Allocation, kind: Kind) -> Result<Strin
         "group", "layers", "2 bits", "4 bits", "8 bits", "target", "average", "sum of scores"
     )?;
     for (group, share) in shares(allocation) {
-        let bits = allocation.bits.iter().filter(|(layer, _)| Group::of(layer) == group);
-        let bits: Vec<u8> = bits.map(|(_, bits)| *bits).collect();
+        let own = allocation.bits.iter().filter(|(layer, _)| Group::of(layer) == group);
         let count = |wanted: u8| {
             if !kind.bits(group).contains(&wanted) {
                 return "-".to_owned();
             }
-            bits.iter().filter(|bits| **bits == wanted).count().to_string()
+            own.clone().filter(|(_, bits)| **bits == wanted).count().to_string()
         };
         let Some(best) = share.best else { continue };
         let average = best.average.map_or("-".to_owned(), |average| format!("{average:.4}"));
@@ -148,7 +151,7 @@ fn table(problem: &Problem, allocation: &Allocation, kind: Kind) -> Result<Strin
             out,
             "{:<8}{:>8}{:>8}{:>8}{:>8}{:>10.4}{average:>10}{:>20.6}",
             group.name(),
-            bits.len(),
+            own.clone().count(),
             count(2),
             count(4),
             count(8),
