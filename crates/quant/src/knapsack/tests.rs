@@ -107,7 +107,6 @@ fn nothing_is_decided_where_there_is_nothing() {
 #[test]
 fn thousands_of_equal_layers() {
     let layers = vec![bits(35, [10, 16, 19]); 5000];
-    // 1000 layers have 2 bits less than 4, half of the rest is no matter of luck.
     for total in [12_345, 19_999, 20_000, 27_001, 39_999] {
         let chosen = solve(&layers, 35 * (total - 50)..=35 * total).unwrap();
         let (score, cost) = sums(&layers, &chosen);
