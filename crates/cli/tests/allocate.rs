@@ -216,7 +216,10 @@ fn faults_in_files_are_named() {
     let files = Files::new();
     fs::remove_file(files.path("costs.yaml")).unwrap();
     let args = [&WEIGHT[..], &BUDGET].concat();
-    refused(&files.allocate(&args), 2, "cannot read costs.yaml: ");
+    let output = files.allocate(&args);
+    refused(&output, 2, "cannot read costs.yaml: ");
+    // The reason once, and what to do last.
+    assert!(said(&output).ends_with("; give a YAML file of costs (layer: size)\n"), "{output:?}");
 }
 
 #[test]

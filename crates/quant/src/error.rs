@@ -6,14 +6,14 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file that is not there, or may not be read.
-    #[error("cannot read {}: {source}; give a YAML file of {holds}", path.display())]
+    #[error("cannot read {}: {reason}; give a YAML file of {holds}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// What it should hold.
         holds: &'static str,
         /// Why.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// A file that holds something else.
     #[error("{}, line {line}: {fault}; give a YAML file of {holds}", path.display())]

@@ -112,10 +112,10 @@ fn read<T>(
     holds: &'static str,
     value: impl Fn(&yaml::Row) -> Result<T, String>,
 ) -> Result<BTreeMap<String, T>, Error> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Read {
+    let text = std::fs::read_to_string(path).map_err(|reason| Error::Read {
         path: path.to_owned(),
         holds,
-        source,
+        reason,
     })?;
     let fault = |line, fault| Error::Content { path: path.to_owned(), line, fault, holds };
     let rows = yaml::rows(&text).map_err(|(line, text)| fault(line, text))?;
