@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Crates from the ground up. A crate may depend only on those before it.
-const LAYERS: &[&str] = &["os", "kernels", "tensor", "models", "pipeline", "cli"];
+const LAYERS: &[&str] = &["os", "kernels", "tensor", "models", "quant", "pipeline", "cli"];
 
 /// The only modules that may hold unsafe code. A module without `.rs` stands for its children too.
 const UNSAFE: &[&str] = &[
@@ -216,9 +216,10 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let foreign = name.starts_with("target") || [".git", ".venv", "dist"].contains(&name);
+        let foreign = name.starts_with("target") || [".venv", "dist"].contains(&name);
         let cache = name == "__pycache__" || path.extension().is_some_and(|ending| ending == "tmp");
-        if path.is_symlink() || ((foreign || cache) && path.is_dir()) {
+        // In a worktree `.git` is a file, which names a place outside.
+        if path.is_symlink() || name == ".git" || ((foreign || cache) && path.is_dir()) {
             continue;
         }
         if path.is_dir() {

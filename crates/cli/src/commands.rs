@@ -1,5 +1,6 @@
 //! One module for each command.
 
+pub(crate) mod allocate;
 pub(crate) mod bench;
 pub(crate) mod doctor;
 pub(crate) mod engine;

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Generate(args) => commands::generate::run(&args),
         Command::Quantize(args) => commands::quantize::run(&args),
+        Command::Allocate(args) => commands::allocate::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Doctor => commands::doctor::run(),
         Command::Bench(args) => commands::bench::run(&args),
@@ -33,7 +34,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report::error(&format!("{error:#}"));
-            ExitCode::from(2)
+            // What was asked for is understood but cannot be had.
+            ExitCode::from(if error.is::<report::Unmet>() { 3 } else { 2 })
         }
     }
 }

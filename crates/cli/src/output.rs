@@ -1,4 +1,4 @@
-//! Pictures → PNG files, whole or not at all.
+//! Pictures and texts → files, whole or not at all.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use pipeline::Picture;
 
-/// Where pictures go.
+/// Where pictures or texts go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     /// Standard output.
@@ -32,15 +32,23 @@ impl Target {
     pub(crate) fn write(&self, index: usize, picture: &Picture, parameters: &str) -> Result<()> {
         let png = encode(picture, parameters)?;
         match self {
-            Self::Stdout => {
-                let mut out = std::io::stdout().lock();
-                out.write_all(&png)
-                    .and_then(|()| out.flush())
-                    .context("cannot write to standard output")
-            }
+            Self::Stdout => to_stdout(&png),
             Self::File(path) => save(&numbered(path, index), &png),
         }
     }
+
+    /// Write a text.
+    pub(crate) fn write_text(&self, text: &str) -> Result<()> {
+        match self {
+            Self::Stdout => to_stdout(text.as_bytes()),
+            Self::File(path) => save(path, text.as_bytes()),
+        }
+    }
+}
+
+fn to_stdout(bytes: &[u8]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).context("cannot write to standard output")
 }
 
 /// `out.png`, `out-2.png`, `out-3.png`, ….

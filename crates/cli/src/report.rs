@@ -1,10 +1,23 @@
 //! What is said on standard error: errors, notes, progress.
 
+use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use pipeline::{Event, Phase};
+
+/// A demand that cannot be met, though nothing is wrong with what was given.
+#[derive(Debug)]
+pub(crate) struct Unmet(pub(crate) String);
+
+impl fmt::Display for Unmet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unmet {}
 
 /// Say one line on standard error. A closed pipe is no reason to stop.
 pub(crate) fn say(line: &str) {
