@@ -11,6 +11,11 @@ use std::path::Path;
 #[derive(Debug)]
 pub struct Mapping {
     map: memmap2::Mmap,
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(dead_code, reason = "only Linux is advised about files")
+    )]
+    file: File,
 }
 
 impl Mapping {
@@ -30,7 +35,7 @@ impl Mapping {
         // while they are in use, and no reference to the bytes is taken to be valid as anything
         // but plain bytes, which every bit pattern is.
         let map = unsafe { memmap2::Mmap::map(&file)? };
-        Ok(Self { map })
+        Ok(Self { map, file })
     }
 
     /// The bytes of the file.
@@ -78,6 +83,21 @@ impl Mapping {
         }
         #[cfg(not(target_os = "linux"))]
         let _ = range;
+    }
+
+    /// [`Mapping::drop_pages`], and out of the page cache as well where no other process has them.
+    pub fn evict(&self, range: Range<usize>) {
+        let range = self.clamped(&range);
+        self.drop_pages(range.clone());
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::fd::AsRawFd;
+            let (start, len) = (range.start as libc::off_t, range.len() as libc::off_t);
+            // SAFETY: The descriptor is open for as long as `self` is; the call takes no memory.
+            unsafe {
+                libc::posix_fadvise(self.file.as_raw_fd(), start, len, libc::POSIX_FADV_DONTNEED);
+            }
+        }
     }
 
     /// Gives a hint, and says whether the system took it; one that does not is no worse off.
@@ -134,6 +154,8 @@ mod tests {
         map.fetch(4_000..900_000);
         assert_eq!(map.as_slice(), bytes);
         map.drop_pages(5_000..usize::MAX);
+        assert_eq!(map.as_slice(), bytes);
+        map.evict(0..usize::MAX);
         assert_eq!(map.as_slice(), bytes);
     }
 

@@ -1,6 +1,6 @@
 //! What this process holds of the machine's memory, and what is left.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The most memory that this process has held, bytes, since it began or since [`reset_peak`].
 /// `None` where the system does not say.
@@ -25,17 +25,29 @@ pub fn reset_peak() -> bool {
     std::fs::write("/proc/self/clear_refs", "5").is_ok()
 }
 
-/// What the process's control group (version 2) has left. Its page cache counts as free, for
-/// the system takes that back first.
+/// What the process's control group has left. Its page cache counts as free, for the system takes
+/// that back first.
 fn group_memory() -> Option<u64> {
     let own = read("/proc/self/cgroup")?;
-    let inside = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let folder = PathBuf::from("/sys/fs/cgroup").join(inside);
+    let inside = |mark: &str| own.lines().find_map(|line| Some(line.split_once(mark)?.1));
+    // Groups of version 2 have one tree, those of version 1 a tree for each resource.
+    let second = inside("0::/").and_then(|inside| {
+        let folder = Path::new("/sys/fs/cgroup").join(inside);
+        group_left(&folder, ["memory.max", "memory.current", "file "])
+    });
+    let first = inside(":memory:/").and_then(|inside| {
+        let folder = Path::new("/sys/fs/cgroup/memory").join(inside);
+        group_left(&folder, ["memory.limit_in_bytes", "memory.usage_in_bytes", "cache "])
+    });
+    second.into_iter().chain(first).min()
+}
+
+/// What a group has left, by the names of its limit, its use and its page cache.
+fn group_left(folder: &Path, [limit, used, cache]: [&str; 3]) -> Option<u64> {
     let number = |name: &str| read(folder.join(name))?.trim().parse::<u64>().ok();
-    let limit = number("memory.max")?;
-    let used = number("memory.current")?;
+    let (limit, used) = (number(limit)?, number(used)?);
     let stat = read(folder.join("memory.stat"))?;
-    let cache = stat.lines().find_map(|line| line.strip_prefix("file "))?.trim().parse().ok()?;
+    let cache = stat.lines().find_map(|line| line.strip_prefix(cache))?.trim().parse().ok()?;
     Some(limit.saturating_sub(used.saturating_sub(cache)))
 }
 

@@ -215,7 +215,12 @@ impl PackedWeight {
         Ok(Self { form: self.form.clone(), parts })
     }
 
-    /// Takes the files that it lies in out of this process's memory, with the neighbours that the system brought
+    /// Takes what lies in a file out of this process's memory and the page cache. It stays readable.
+    pub(crate) fn evict(&self) {
+        self.parts.iter().for_each(|(_, bytes)| bytes.evict());
+    }
+
+    /// Takes the files that weights lie in out of this process's memory, with the neighbours that the system brought
     /// along. They stay readable.
     pub(crate) fn drop_files<'a>(weights: impl Iterator<Item = &'a Self>) {
         let mut last: Option<&Arc<Mapping>> = None;

@@ -186,6 +186,12 @@ impl Bytes {
         }
     }
 
+    pub(crate) fn evict(&self) {
+        if let Self::Mapped { mapping, range } = self {
+            mapping.evict(range.clone());
+        }
+    }
+
     /// The mapped file that they lie in.
     pub(crate) fn mapping(&self) -> Option<&Arc<Mapping>> {
         match self {

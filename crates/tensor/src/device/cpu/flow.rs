@@ -7,7 +7,8 @@ use std::thread::JoinHandle;
 use crate::packed::PackedWeight;
 use crate::program::Slot;
 
-/// Weights in the order in which they are used, round after round, of which about a window is in memory.
+/// Weights in the order in which they are used, round after round. Some come to stay in the first round; of the others
+/// about a window is in memory.
 #[derive(Debug)]
 pub(super) struct Flow {
     shared: Arc<Shared>,
@@ -15,10 +16,20 @@ pub(super) struct Flow {
     reader: Option<JoinHandle<()>>,
 }
 
+/// A weight, and whether it stays once it was brought.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    pub(super) slot: Slot,
+    pub(super) weight: PackedWeight,
+    pub(super) stays: bool,
+}
+
 #[derive(Debug)]
 struct Shared {
-    weights: Vec<PackedWeight>,
+    items: Vec<Item>,
     window: usize,
+    /// Whether what is dropped leaves the page cache as well.
+    evicts: bool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -39,31 +50,40 @@ struct State {
 }
 
 impl Flow {
-    /// Start to bring `weights`, about `window` bytes at a time.
-    pub(super) fn new(weights: Vec<(Slot, PackedWeight)>, window: usize) -> std::io::Result<Self> {
-        let (slots, weights): (Vec<Slot>, Vec<PackedWeight>) = weights.into_iter().unzip();
-        let places = slots.into_iter().zip(0..).collect();
+    /// Start to bring `items`, about `window` bytes of those that do not stay at a time.
+    ///
+    /// A page cache that cannot hold them until the next round would only push out what is needed sooner: then what
+    /// is dropped leaves it at once.
+    pub(super) fn new(items: Vec<Item>, window: usize) -> std::io::Result<Self> {
+        let places = items.iter().map(|item| item.slot.clone()).zip(0..).collect();
         let (state, changed) = (Mutex::default(), Condvar::new());
-        let shared = Arc::new(Shared { weights, window, state, changed });
+        let all: usize = items.iter().map(|item| item.weight.form().bytes()).sum();
+        let evicts = os::available_memory().is_some_and(|free| free < all as u64);
+        let shared = Arc::new(Shared { items, window, evicts, state, changed });
         let of_reader = Arc::clone(&shared);
         let reader = std::thread::Builder::new().name("weights".into());
         let reader = Some(reader.spawn(move || of_reader.read())?);
         Ok(Self { shared, places, reader })
     }
 
-    /// Whether these are the weights that flow here.
+    /// Whether these weights come from here.
     pub(super) fn has_all(&self, mut slots: impl Iterator<Item = Slot>) -> bool {
         slots.all(|slot| self.places.contains_key(&slot))
     }
 
-    /// Wait until those of these weights that flow are in memory.
+    /// Whether what is dropped leaves the page cache as well.
+    pub(super) fn evicts(&self) -> bool {
+        self.shared.evicts
+    }
+
+    /// Wait until those of these weights that come from here are in memory.
     pub(super) fn need<'s>(&self, slots: impl Iterator<Item = &'s Slot>) {
         let Some((first, last)) = self.extent(slots) else { return };
-        let Shared { weights, changed, .. } = &*self.shared;
+        let Shared { items, changed, .. } = &*self.shared;
         let mut state = self.shared.lock();
-        let round = state.used / weights.len();
-        let again = usize::from(first < state.used % weights.len());
-        let start = (round + again) * weights.len();
+        let round = state.used / items.len();
+        let again = usize::from(first < state.used % items.len());
+        let start = (round + again) * items.len();
         // A program that reads fewer weights, or one that was interrupted, passes over the others.
         self.shared.drop_until(&mut state, start + first);
         state.wanted = start + last + 1;
@@ -73,7 +93,7 @@ impl Flow {
         }
     }
 
-    /// Drop those of these weights that flow.
+    /// Drop those of these weights that do not stay.
     pub(super) fn done<'s>(&self, slots: impl Iterator<Item = &'s Slot>) {
         if self.extent(slots).is_some() {
             let mut state = self.shared.lock();
@@ -109,12 +129,31 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn weight(&self, count: usize) -> &PackedWeight {
-        &self.weights[count % self.weights.len()]
+    fn item(&self, count: usize) -> &Item {
+        &self.items[count % self.items.len()]
     }
 
+    /// Bytes that a weight takes of the window.
     fn bytes(&self, count: usize) -> usize {
-        self.weight(count).form().bytes()
+        let item = self.item(count);
+        if item.stays { 0 } else { item.weight.form().bytes() }
+    }
+
+    /// Bring a weight, unless it came earlier to stay.
+    fn fetch(&self, count: usize) {
+        let item = self.item(count);
+        if !item.stays || count < self.items.len() {
+            item.weight.fetch();
+        }
+    }
+
+    fn drop_pages(&self, count: usize) {
+        let item = self.item(count);
+        match (item.stays, self.evicts) {
+            (true, _) => {}
+            (false, true) => item.weight.evict(),
+            (false, false) => item.weight.drop_pages(),
+        }
     }
 
     /// Bring weights for as long as there is room, or as one is waited for.
@@ -132,11 +171,11 @@ impl Shared {
                 continue;
             }
             drop(state);
-            self.weight(next).fetch();
+            self.fetch(next);
             state = self.lock();
             if state.used > next {
                 // It was passed over in the meantime.
-                self.weight(next).drop_pages();
+                self.drop_pages(next);
                 state.fetched = state.used;
             } else {
                 state.bytes += self.bytes(next);
@@ -149,7 +188,7 @@ impl Shared {
     /// Drop what lies before `until`; what was not brought yet will not be.
     fn drop_until(&self, state: &mut State, until: usize) {
         for count in state.used..until.min(state.fetched) {
-            self.weight(count).drop_pages();
+            self.drop_pages(count);
             state.bytes -= self.bytes(count);
         }
         state.used = state.used.max(until);
@@ -162,7 +201,7 @@ mod tests {
 
     use os::Mapping;
 
-    use super::Flow;
+    use super::{Flow, Item};
     use crate::Weight;
     use crate::file::view::Bytes;
     use crate::file::{Checkpoint, TensorView};
@@ -173,7 +212,7 @@ mod tests {
     const BYTES: usize = 3 * 4096;
 
     /// Weights that lie one after the other in a file.
-    fn weights() -> Vec<(Slot, PackedWeight)> {
+    fn items() -> Vec<Item> {
         let file = tempfile::NamedTempFile::new().unwrap();
         let numbers: Vec<f32> = (0..COUNT * BYTES / 4).map(|i| i as f32).collect();
         std::fs::write(file.path(), bytemuck::cast_slice::<f32, u8>(&numbers)).unwrap();
@@ -187,24 +226,26 @@ mod tests {
             let bytes = Bytes::Mapped { mapping: Arc::clone(&mapping), range };
             let weight = Weight::new(&source, &names[i], &[1]);
             let slot = Slot { weight, packing: Packing::Vector };
-            (slot, PackedWeight::new(form, vec![(Part::Values, bytes)]))
+            let weight = PackedWeight::new(form, vec![(Part::Values, bytes)]);
+            Item { slot, weight, stays: false }
         };
         (0..COUNT).map(one).collect()
     }
 
     #[test]
     fn any_order_is_served_within_the_window() {
-        let weights = weights();
+        let mut items = items();
         for window in [0, BYTES, 2 * BYTES, 10 * BYTES] {
-            let flow = Flow::new(weights.clone(), window).unwrap();
+            items[3].stays = window == BYTES;
+            let flow = Flow::new(items.clone(), window).unwrap();
             // In order, some left out, interrupted and begun again, several at once, none that flows.
             for of_step in [&[0][..], &[1], &[2, 3], &[4], &[0], &[3], &[1], &[], &[4], &[0, 4]] {
-                let slots = || of_step.iter().map(|i: &usize| &weights[*i].0);
+                let slots = || of_step.iter().map(|i: &usize| &items[*i].slot);
                 flow.need(slots());
                 let most = window.max(of_step.len().max(COUNT) * BYTES);
                 assert!(flow.shared.lock().bytes <= most);
                 for i in of_step {
-                    let numbers = weights[*i].1.vector().unwrap();
+                    let numbers = items[*i].weight.vector().unwrap();
                     assert_eq!(numbers[0], (i * BYTES / 4) as f32);
                 }
                 flow.done(slots());
@@ -214,10 +255,10 @@ mod tests {
 
     #[test]
     fn no_more_is_brought_than_the_window_holds() {
-        let weights = weights();
-        let flow = Flow::new(weights.clone(), 2 * BYTES).unwrap();
+        let items = items();
+        let flow = Flow::new(items.clone(), 2 * BYTES).unwrap();
         for round in 0..20 {
-            let slot = || std::iter::once(&weights[round % COUNT].0);
+            let slot = || std::iter::once(&items[round % COUNT].slot);
             flow.need(slot());
             assert!(flow.shared.lock().bytes <= 2 * BYTES);
             flow.done(slot());

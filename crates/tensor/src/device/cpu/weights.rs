@@ -1,11 +1,11 @@
 //! The weights of a model, each in the form that the kernels of the CPU read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use kernels::format::Panels;
 use kernels::matmul::{Dequantize, Ranges};
 
-use super::flow::Flow;
+use super::flow::{Flow, Item};
 use super::pack::pack;
 use crate::file::{Dtype, TensorView};
 use crate::packed::{Form, Kind, Numbers, PackedWeight};
@@ -23,28 +23,41 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Let those weights of `program` flow that `residency` says. Then the small ones must not lie in the file,
-    /// where a touch brings their neighbours into memory.
+    /// Let those weights of `program` flow that `residency` says, and the others of the file come in time to stay. Small
+    /// ones must then not lie in the file, where a touch brings their neighbours into memory.
     pub(super) fn flow(&mut self, program: &Program, residency: &Residency) -> Result<(), Error> {
-        let flowing = || residency.flowing.iter().map(|id| program.slot(*id).clone());
-        if flowing().next().is_none()
-            || self.flow.as_ref().is_some_and(|flow| flow.has_all(flowing()))
+        let flows: HashSet<&Slot> = residency.flowing.iter().map(|id| program.slot(*id)).collect();
+        if flows.is_empty()
+            || self
+                .flow
+                .as_ref()
+                .is_some_and(|flow| flow.has_all(flows.iter().map(|s| (*s).clone())))
         {
             return Ok(());
         }
+        let (mut small, mut items) = (Vec::new(), Vec::new());
         for slot in &program.slots {
-            if let (Packing::Vector, Some(packed)) = (slot.packing, slot.weight.packed()) {
-                let memory = |error| Error::Memory { bytes: packed.form().bytes(), error };
-                self.prepared.insert(slot.clone(), packed.to_owned_memory().map_err(memory)?);
+            match (slot.packing, slot.weight.packed()) {
+                (Packing::Vector, Some(packed)) => small.push((slot, packed)),
+                (Packing::Panels(..), Some(packed)) => items.push(Item {
+                    slot: slot.clone(),
+                    weight: packed.clone(),
+                    stays: !flows.contains(slot),
+                }),
+                _ => {}
             }
         }
-        PackedWeight::drop_files(program.slots.iter().filter_map(|slot| slot.weight.packed()));
-        let weights: Vec<(Slot, PackedWeight)> = flowing()
-            .filter_map(|slot| slot.weight.packed().cloned().map(|weight| (slot, weight)))
-            .collect();
-        self.prepared.extend(weights.iter().cloned());
+        for (_, packed) in &small {
+            packed.advise_will_need();
+        }
+        for (slot, packed) in small {
+            let memory = |error| Error::Memory { bytes: packed.form().bytes(), error };
+            self.prepared.insert(slot.clone(), packed.to_owned_memory().map_err(memory)?);
+        }
+        PackedWeight::drop_files(items.iter().map(|item| &item.weight));
+        self.prepared.extend(items.iter().map(|item| (item.slot.clone(), item.weight.clone())));
         let memory = |error| Error::Memory { bytes: residency.window, error };
-        self.flow = Some(Flow::new(weights, residency.window).map_err(memory)?);
+        self.flow = Some(Flow::new(items, residency.window).map_err(memory)?);
         Ok(())
     }
 
@@ -98,7 +111,10 @@ impl Weights {
 impl Drop for Weights {
     fn drop(&mut self) {
         // Its reader would bring back what is dropped here.
-        self.flow = None;
+        let evicts = self.flow.take().is_some_and(|flow| flow.evicts());
+        if evicts {
+            self.prepared.values().for_each(PackedWeight::evict);
+        }
         PackedWeight::drop_files(self.prepared.values());
     }
 }
@@ -115,7 +131,10 @@ pub(super) fn prepared(slot: &Slot, cpu: &kernels::Cpu) -> Result<PackedWeight, 
             kind => Error::Form { name, found: kind.to_string() },
         });
     }
-    packed.advise_will_need();
+    // Of a table, a few rows are read.
+    if slot.packing != Packing::Rows {
+        packed.advise_will_need();
+    }
     Ok(packed.clone())
 }
 
