@@ -167,7 +167,7 @@ pub(crate) struct Generate {
     #[command(flatten)]
     pub(crate) memory: Memory,
 
-    /// Decode the picture in overlapping tiles: less memory, a little slower
+    /// Decode the picture in overlapping tiles: less memory, a little slower, a slightly different picture
     #[arg(long)]
     pub(crate) vae_tiling: bool,
 

@@ -8,7 +8,7 @@ use tensor::{Device, Graph, Recording, Session};
 
 use crate::denoise::channels_last;
 use crate::memory::Load;
-use crate::request::{Decode, Event, Phase, Request, Watch};
+use crate::request::{Decode, Phase, Request, Watch};
 use crate::stage::Stage;
 use crate::text_to_image::Settings;
 use crate::{Error, Model, Picture, TextToImage};
@@ -30,21 +30,16 @@ pub(crate) fn run<D: Device>(
         kept: kept(settings, latents.len()),
         made: None,
     };
-    let tiled = pipeline.tiled(request, settings)?;
-    if tiled && request.decode == Decode::Fitting {
-        let text =
-            "the picture is decoded in tiles, which differs a little from decoding it at once";
-        watch.tell(Event::Warning(text.into()));
-    }
     let total = latents.len();
     for (index, latents) in latents.into_iter().enumerate() {
         let latents = channels_last(&latents, size[0] * size[1]);
-        let pixels = if tiled {
-            tiles::decode(&latents, size, scale, &mut |tile, size, (part, parts)| {
-                sessions.decode(tile, size, (index * parts + part, total * parts))
-            })?
-        } else {
-            sessions.decode(&latents, size, (index, total))?
+        let pixels = match request.decode {
+            Decode::Tiled => {
+                tiles::decode(&latents, size, scale, &mut |tile, size, (part, parts)| {
+                    sessions.decode(tile, size, (index * parts + part, total * parts))
+                })?
+            }
+            Decode::Whole => sessions.decode(&latents, size, (index, total))?,
         };
         let picture = Picture::from_decoded(settings.width, settings.height, &pixels);
         if !deliver(index, picture) {
@@ -62,8 +57,11 @@ pub(crate) fn kept(settings: &Settings, pictures: usize) -> usize {
 }
 
 /// The size of what is decoded at once, in latents.
-pub(crate) fn size_at_once(size: [usize; 2], tiled: bool) -> [usize; 2] {
-    if tiled { size.map(|side| side.min(tiles::TILE)) } else { size }
+pub(crate) fn size_at_once(size: [usize; 2], how: Decode) -> [usize; 2] {
+    match how {
+        Decode::Whole => size,
+        Decode::Tiled => size.map(|side| side.min(tiles::TILE)),
+    }
 }
 
 /// Either kind of autoencoder, with what it does to latents before decoding.

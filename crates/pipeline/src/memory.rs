@@ -136,7 +136,7 @@ impl<'a, D: Device> TextToImage<'a, D> {
             all.push(Part { component: &model.unet, name, program, load });
         }
         let load = Load { together: 1, kept: decode::kept(settings, request.total()) };
-        let program = self.decoding(settings, self.tiled(request, settings)?)?;
+        let program = self.decoding(settings, request.decode)?;
         all.push(Part { component: &model.vae, name: model.vae.name, program, load });
         Ok(all)
     }
@@ -162,20 +162,6 @@ impl<'a, D: Device> TextToImage<'a, D> {
         (1..=most).rev().map(load).find(|load| flows(*load).is_some()).unwrap_or(load(1))
     }
 
-    /// Whether the decoder works in tiles.
-    pub(crate) fn tiled(&self, request: &Request, settings: &Settings) -> Result<bool, Error> {
-        match request.decode {
-            Decode::Tiled => return Ok(true),
-            Decode::Whole => return Ok(false),
-            Decode::Fitting => {}
-        }
-        if self.room.is_none() {
-            return Ok(false);
-        }
-        let load = Load { together: 1, kept: decode::kept(settings, request.total()) };
-        Ok(self.residency(&self.decoding(settings, false)?, load).is_err())
-    }
-
     /// Where the weights of a program should be while it runs.
     pub(crate) fn residency(&self, program: &Program, load: Load) -> Result<Residency, Error> {
         let beside = load.together * program.arena + load.kept;
@@ -184,10 +170,10 @@ impl<'a, D: Device> TextToImage<'a, D> {
         residency.map_err(|least| Error::Room { least: least + beside })
     }
 
-    fn decoding(&self, settings: &Settings, tiled: bool) -> Result<Program, Error> {
+    fn decoding(&self, settings: &Settings, how: Decode) -> Result<Program, Error> {
         let scale = self.model.pixels_per_latent();
         let size = [settings.height / scale, settings.width / scale];
-        let recording = Decoder::load(self.model)?.record(decode::size_at_once(size, tiled))?;
+        let recording = Decoder::load(self.model)?.record(decode::size_at_once(size, how))?;
         Ok(self.compile(&self.model.vae, &recording))
     }
 

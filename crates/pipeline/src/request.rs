@@ -49,10 +49,8 @@ pub enum Overflow {
 /// How the decoder works through the picture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Decode {
-    /// All at once, or in tiles if that is too much for the memory that may be used.
-    #[default]
-    Fitting,
     /// All at once.
+    #[default]
     Whole,
     /// In overlapping tiles that are blended, as `enable_vae_tiling` of diffusers does.
     Tiled,

@@ -13,7 +13,7 @@ use crate::command::{build, capture, program};
 use crate::console::say;
 
 /// Limits that are tried beside none.
-const LIMITS: [&str; 4] = ["1000M", "700M", "600M", "400M"];
+const LIMITS: [&str; 3] = ["1000M", "600M", "400M"];
 
 /// What a limit from outside leaves beyond the promise, in bytes.
 const BEYOND: u64 = 64_000_000;
@@ -150,9 +150,8 @@ fn refuses_too_little(case: Case) -> Result<bool> {
     ensure!(!refusal.success, "a limit of {:?} was accepted", case.limit);
     let lines: Vec<&str> = refusal.err.lines().filter(|line| line.starts_with("error")).collect();
     let [line] = lines.as_slice() else { return Ok(false) };
-    let Some(least) = line.split_whitespace().rfind(|word| word.ends_with('M')) else {
-        return Ok(false);
-    };
+    let named = line.split("at least ").nth(1).and_then(|rest| rest.split(&[' ', ',']).next());
+    let Some(least) = named.filter(|word| word.ends_with('M')) else { return Ok(false) };
     let least = Case { limit: Some(least.to_owned()), ..case };
     least.run(None).map(|_| true)
 }

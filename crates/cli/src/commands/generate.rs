@@ -62,7 +62,7 @@ fn request(args: &Generate) -> Result<Request> {
         schedule: args.scheduler.as_deref().map(str::parse).transpose()?,
         clip_skip: args.clip_skip.unwrap_or(0) as usize,
         overflow: if args.long_prompt { Overflow::Chunks } else { Overflow::Cut },
-        decode: if args.vae_tiling { Decode::Tiled } else { Decode::Fitting },
+        decode: if args.vae_tiling { Decode::Tiled } else { Decode::Whole },
     })
 }
 

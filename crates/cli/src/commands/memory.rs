@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anyhow::{Result, anyhow};
 use bytesize::ByteSize;
 use pipeline::memory::Resident;
-use pipeline::{Error, Request, Settings, TextToImage};
+use pipeline::{Decode, Error, Request, Settings, TextToImage};
 use tensor::Cpu;
 
 /// What the process takes beside weights and values once it runs: stacks, tables of the sampler, a file being written.
@@ -35,19 +35,27 @@ impl Plan {
         if let Some(typed) = typed {
             let room = (typed.0 as usize).saturating_sub(around);
             let pipeline = pipeline.within(room);
-            return match pipeline.memory(request, settings) {
-                Ok(parts) => Ok((pipeline, plan(parts))),
-                Err(Error::Room { least }) => Err(anyhow!(
-                    "--max-ram {typed} is too little for this; give at least {}M{}",
-                    (least + around).div_ceil(1_000_000),
-                    if pipeline.is_packed() {
-                        ""
-                    } else {
-                        ", or pack the model with `mixdq quantize`"
-                    }
-                )),
-                Err(error) => Err(error.into()),
+            let least = match pipeline.memory(request, settings) {
+                Ok(parts) => return Ok((pipeline, plan(parts))),
+                Err(Error::Room { least }) => least,
+                Err(error) => return Err(error.into()),
             };
+            let mut advice = format!("give at least {}", megabytes(least + around));
+            let in_tiles = Request { decode: Decode::Tiled, ..request.clone() };
+            if let Err(Error::Room { least: in_tiles }) =
+                pipeline.within(0).memory(&in_tiles, settings)
+                && in_tiles < least
+            {
+                let least = megabytes(in_tiles + around);
+                write!(
+                    advice,
+                    ", or {least} with --vae-tiling, which changes the picture a little"
+                )?;
+            }
+            if !pipeline.is_packed() {
+                advice.push_str(", or pack the model with `mixdq quantize`");
+            }
+            return Err(anyhow!("--max-ram {typed} is too little for this; {advice}"));
         }
         if let Some(free) = os::available_memory() {
             let room = (free as f64 * FREE_SHARE) as usize;
@@ -92,6 +100,11 @@ impl Plan {
         writeln!(out, "{:<16}{:>48.1}", "peak", mib(self.around + most))?;
         Ok(out)
     }
+}
+
+/// Bytes as they can be typed, rounded up.
+fn megabytes(bytes: usize) -> String {
+    format!("{}M", bytes.div_ceil(1_000_000))
 }
 
 /// Bytes in MiB.
