@@ -104,6 +104,7 @@ pub(super) const BARS: &[Bar] = &[
     bar(["ram.plan.beyond", "beyond_plan"], Limit::AtMost(0.0, "MB over plan"), &RAM),
     bar(["ram.plan.below", "below_plan"], Limit::AtMost(16.0, "MB under plan"), &RAM),
     bar(["ram.same", "differ"], Limit::AtMost(0.0, "pictures"), &RAM),
+    bar(["ram.batch", "batch_reads"], Limit::AtMost(1.1, "of one prompt"), &RAM),
     bar(["ram.refused", "refused"], Limit::AtLeast(1.0, "refusal"), &RAM),
 ];
 

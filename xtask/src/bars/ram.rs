@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -22,7 +23,8 @@ const BEYOND: u64 = 64_000_000;
 /// shape); `large_time` (times that of 512×512); `under_600` and `under_400` (seconds within a hard limit, from a cold
 /// file, of the larger of those without limit and those that reading takes); `beyond_plan` and `below_plan` (MB by which
 /// a measured peak is more than planned, and by which a plan is more than 1.05 times the measured peak); `differ`
-/// (pictures that are not those without limit) and `refused` (1 if less than the least is refused by name).
+/// (pictures that are not those without limit); `batch_reads` (bytes that four prompts read from a cold file, of those
+/// that one reads) and `refused` (1 if less than the least is refused by name).
 pub(super) fn readings(options: &Options) -> Result<Readings> {
     let binary = build(&["--release"])?;
     let file = packed::w4a8(options, "sdxl-turbo")?;
@@ -61,6 +63,9 @@ pub(super) fn readings(options: &Options) -> Result<Readings> {
         readings.set(name, run.seconds / free.seconds.max(reading));
         runs.push(run);
     }
+    let of_one = bytes_read(&case(512, "600M"), &["a fox"])?;
+    let of_four = bytes_read(&case(512, "600M"), &["a fox", "a red house", "a boat", "the moon"])?;
+    readings.set("batch_reads", of_four / of_one);
     let large = case(1024, "").run(None)?;
     readings.set("large", large.peak);
     readings.set("large_time", large.seconds / free.seconds);
@@ -133,6 +138,32 @@ impl Run {
             planned: mib * f64::from(1 << 20) / 1e6,
         })
     }
+}
+
+/// Bytes that drawing these prompts reads from the disk.
+fn bytes_read(case: &Case, prompts: &[&str]) -> Result<f64> {
+    let list = case.picture.with_extension("txt");
+    fs::write(&list, prompts.join("\n"))?;
+    evict(&case.file)?;
+    let mut command = program(&case.binary, &["generate", "--steps", "1", "-t", "2", "--prompts"]);
+    command.arg(&list).args(["-W", "512", "-H", "512", "-m"]).arg(&case.file);
+    command.args(["--max-ram", case.limit.as_deref().unwrap_or_default(), "-o"]);
+    command.arg(case.picture.with_extension("reads.png"));
+    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let counts = format!("/proc/{}/io", child.id());
+    let mut bytes = 0.0;
+    while let Some(read) = fs::read_to_string(&counts).ok().as_deref().and_then(read_bytes) {
+        bytes = read;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    ensure!(child.wait_with_output()?.status.success(), "mixdq generate --prompts failed");
+    say(&format!("  {} prompts in {:?}: {:.0} MB read", prompts.len(), case.limit, bytes / 1e6));
+    Ok(bytes)
+}
+
+/// What came from the disk; a process that has ended does not say.
+fn read_bytes(counts: &str) -> Option<f64> {
+    counts.lines().find_map(|line| line.strip_prefix("read_bytes: "))?.parse().ok()
 }
 
 fn differs(one: &Case, other: &Case) -> Result<bool> {
