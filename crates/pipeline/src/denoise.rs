@@ -14,7 +14,7 @@ use crate::sampler::Call;
 use crate::stage::Stage;
 use crate::text::Conditioning;
 use crate::text_to_image::Settings;
-use crate::{Error, Event, Model, TextToImage};
+use crate::{Error, Event, Model, TextToImage, text};
 
 /// What each picture of a request is drawn from: its prompt's embedding, and that of the negative prompt.
 pub(crate) struct Texts {
@@ -44,16 +44,18 @@ pub(crate) fn run<D: Device>(
         .map(|timestep| config.time_projection(*timestep).repeat(geometry.batch))
         .collect();
     let group = programs.group(times.len());
+    let waiting = (texts.prompts.len() + texts.negative.iter().len()) * text::context_bytes(model)?;
     let mut latents = Vec::with_capacity(request.total());
     for (i, prompts) in texts.prompts.chunks(group).enumerate() {
         let conditions: Vec<Condition> = prompts
             .iter()
             .map(|text| Condition::new(text, texts.negative.as_ref(), (&config, settings)))
             .collect();
-        let given = phases::given(pipeline, &programs, (&conditions, &times), watch)?;
         let first = i * group * request.pictures;
-        let pictures = first..first + given.len() * request.pictures;
-        let load = pipeline.load_of_steps(&programs, times.len(), (given.len(), pictures.len()));
+        let pictures = first..first + conditions.len() * request.pictures;
+        let counts = (waiting, times.len());
+        let [before, load] = pipeline.loads(&programs, counts, [conditions.len(), pictures.len()]);
+        let given = phases::given(pipeline, &programs, (&conditions, &times), (before, watch))?;
         let mut stage = Stage::new(pipeline, &model.unet, (Phase::Denoise, watch));
         let sessions = stage.sessions(programs.step.clone(), load)?;
         let channels = config.in_channels();

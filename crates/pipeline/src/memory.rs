@@ -73,8 +73,8 @@ impl Resident {
 }
 
 /// Encode this many texts.
-pub(crate) fn load_of_texts(texts: usize) -> Load {
-    Load { together: texts.min(TEXTS_TOGETHER), kept: 0 }
+pub(crate) fn load_of_texts(texts: usize, kept: usize) -> Load {
+    Load { together: texts.min(TEXTS_TOGETHER), kept }
 }
 
 /// A program of a picture, whose weights it reads, and how much is asked of it.
@@ -113,22 +113,24 @@ impl<'a, D: Device> TextToImage<'a, D> {
     ) -> Result<Vec<Part<'a>>, Error> {
         let model = self.model;
         let prompts = request.prompts.len().max(1);
-        let mut all = Vec::new();
-        for encoder in &model.encoders {
-            let component = &encoder.component;
-            let program = self.compile(component, &text::recording(self, request, encoder)?);
-            let load = load_of_texts(prompts);
-            all.push(Part { component, name: component.name, program, load });
-        }
+        let texts = prompts + usize::from(settings.is_guided(model));
+        let waiting = texts * text::context_bytes(model)?;
         let programs = Programs::compile(
             &denoise::recording(self, settings)?,
             &self.plan.component(model.unet.name),
             self.device,
         );
+        let mut all = Vec::new();
+        for encoder in &model.encoders {
+            let component = &encoder.component;
+            let program = self.compile(component, &text::recording(self, request, encoder)?);
+            let load = load_of_texts(texts, waiting);
+            all.push(Part { component, name: component.name, program, load });
+        }
         let times = settings.scheduler.sampler(settings.steps)?.timesteps().len();
         let group = programs.group(times).min(prompts);
-        let before = Load { together: 1, kept: group * programs.given_bytes(times) };
-        let step = self.load_of_steps(&programs, times, (group, group * request.pictures.max(1)));
+        let [before, step] =
+            self.loads(&programs, (waiting, times), [group, group * request.pictures.max(1)]);
         let Programs { prompt, time, step: program } = programs;
         let names = ["unet prompt", "unet time", model.unet.name];
         let parts = names.into_iter().zip([prompt, time, program]).zip([before, before, step]);
@@ -141,25 +143,27 @@ impl<'a, D: Device> TextToImage<'a, D> {
         Ok(all)
     }
 
-    /// Denoise pictures of a group of prompts: one by one, unless weights would be read for each of them.
-    pub(crate) fn load_of_steps(
+    /// What is asked of the programs of a group of prompts and its pictures, while embeddings of `waiting` bytes wait: of
+    /// those before the steps, and of the steps. Pictures are denoised one by one, unless weights would be read for each.
+    pub(crate) fn loads(
         &self,
         programs: &Programs,
-        times: usize,
-        (prompts, pictures): (usize, usize),
-    ) -> Load {
+        (waiting, times): (usize, usize),
+        [group, pictures]: [usize; 2],
+    ) -> [Load; 2] {
+        let given = programs.given_bytes(times);
+        let before = Load { together: 1, kept: waiting + group * given };
         // The values of the prompt that is being drawn lie in the arena.
-        let kept = (prompts - 1) * programs.given_bytes(times);
-        let load = |together| Load { together, kept };
+        let load = |together| Load { together, kept: waiting + (group - 1) * given };
         let flows = |load| {
             let residency = self.residency(&programs.step, load);
             residency.map(|residency| !residency.flowing.is_empty()).ok()
         };
         if flows(load(1)) != Some(true) {
-            return load(1);
+            return [before, load(1)];
         }
-        let most = pictures.min(PICTURES_TOGETHER);
-        (1..=most).rev().map(load).find(|load| flows(*load).is_some()).unwrap_or(load(1))
+        let most = (1..=pictures.min(PICTURES_TOGETHER)).rev().map(load);
+        [before, most.into_iter().find(|load| flows(*load).is_some()).unwrap_or(load(1))]
     }
 
     /// Where the weights of a program should be while it runs.

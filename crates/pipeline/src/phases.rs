@@ -85,9 +85,8 @@ pub(crate) fn given<D: Device>(
     pipeline: &TextToImage<'_, D>,
     programs: &Programs,
     (conditions, times): (&[Condition], &[Vec<f32>]),
-    watch: &Watch<'_>,
+    (load, watch): (Load, &Watch<'_>),
 ) -> Result<Vec<Given>, Error> {
-    let load = Load { together: 1, kept: conditions.len() * programs.given_bytes(times.len()) };
     let stage = || Stage::new(pipeline, &pipeline.model.unet, (Phase::Denoise, watch));
     let mut first = stage();
     let mut sessions = first.sessions(programs.prompt.clone(), load)?;

@@ -11,7 +11,7 @@ use crate::prompt::{Encoding, Prompt};
 use crate::request::{Overflow, Phase, Request, Watch};
 use crate::stage::Stage;
 use crate::text_to_image::Settings;
-use crate::{Error, Event, TextToImage};
+use crate::{Error, Event, Model, TextToImage};
 
 /// What the UNet is told about a prompt.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -51,6 +51,15 @@ pub(crate) fn encode<D: Device>(
     Ok(Texts { prompts: encoded, negative })
 }
 
+/// Bytes of the embedding of a prompt that fits the encoders, which waits until the steps are over.
+pub(crate) fn context_bytes(model: &Model) -> Result<usize, Error> {
+    let of_encoder = |encoder: &Encoder| {
+        let config = TextConfig::read(&encoder.component.config)?;
+        Ok(size_of::<f32>() * encoder.tokenizer.limit() * config.hidden_size)
+    };
+    model.encoders.iter().map(of_encoder).sum()
+}
+
 /// The recording of one encoder's call.
 pub(crate) fn recording<D: Device>(
     pipeline: &TextToImage<'_, D>,
@@ -84,6 +93,7 @@ impl<D: Device> Encode<'_, D> {
         let total = chunks.iter().map(Vec::len).sum();
         let mut done = 0;
         let mut all = vec![Conditioning::default(); texts.len()];
+        let kept = texts.len() * context_bytes(self.pipeline.model)?;
         // A negative prompt may skip another number of layers than prompts do.
         let prompts = texts.len() - usize::from(has_negative);
         for (texts, is_negative) in [(0..prompts, false), (prompts..texts.len(), true)] {
@@ -95,7 +105,7 @@ impl<D: Device> Encode<'_, D> {
                 continue;
             }
             let program = stage.compile(&self.record(&model, self.skipped(is_negative))?);
-            let load = load_of_texts(chunks.len());
+            let load = load_of_texts(chunks.len(), kept);
             let mut sessions = stage.sessions(program, load)?;
             for chunks in chunks.chunks(load.together) {
                 let sessions = &mut sessions[..chunks.len()];

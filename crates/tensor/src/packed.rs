@@ -10,11 +10,11 @@ use std::sync::Arc;
 use kernels::format::{PANEL, PanelFormat, PanelLayout, Panels};
 use kernels::matmul::{Dequantize, Ranges};
 
+use os::{Mapping, Region};
+
 use crate::file::view::Bytes;
 use crate::file::{Dtype, TensorView};
 use crate::program::PanelOrder;
-use os::{Mapping, Region};
-
 use crate::scheme::{Granularity, WeightBits, WeightScheme};
 
 /// What a weight became.
