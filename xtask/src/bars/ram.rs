@@ -149,19 +149,23 @@ fn bytes_read(case: &Case, prompts: &[&str]) -> Result<f64> {
     command.arg(&list).args(["-W", "512", "-H", "512", "-m"]).arg(&case.file);
     command.args(["--max-ram", case.limit.as_deref().unwrap_or_default(), "-o"]);
     command.arg(case.picture.with_extension("reads.png"));
-    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     let counts = format!("/proc/{}/io", child.id());
     let mut bytes = 0.0;
-    while let Some(read) = fs::read_to_string(&counts).ok().as_deref().and_then(read_bytes) {
-        bytes = read;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        let read = fs::read_to_string(&counts).ok().as_deref().and_then(read_bytes);
+        bytes = read.unwrap_or(bytes);
         std::thread::sleep(Duration::from_millis(20));
-    }
-    ensure!(child.wait_with_output()?.status.success(), "mixdq generate --prompts failed");
+    };
+    ensure!(status.success(), "mixdq generate --prompts failed");
     say(&format!("  {} prompts in {:?}: {:.0} MB read", prompts.len(), case.limit, bytes / 1e6));
     Ok(bytes)
 }
 
-/// What came from the disk; a process that has ended does not say.
+/// What came from the disk; the system may not say.
 fn read_bytes(counts: &str) -> Option<f64> {
     counts.lines().find_map(|line| line.strip_prefix("read_bytes: "))?.parse().ok()
 }
