@@ -1,0 +1,84 @@
+"""Writes the model folders in f16, no file over 16 MB.
+
+    tools/train/export [--to models]
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+from transformers import CLIPImageProcessor, CLIPTokenizer
+
+import checkpoint
+import clip
+import model
+import settings
+import tokenizer as words
+import vae
+
+SHARD = "12MB"
+
+
+def averaged(s, vocabulary):
+    """The UNet and the first text encoder, as the moving average has them."""
+    drawer = model.Drawer(s, vocabulary)
+    run = checkpoint.Run(s.work / "unet.pt", {"average": vae.Held(drawer)})
+    return drawer.eval().requires_grad_(False), run
+
+
+def pipeline(s):
+    tokenizer = words.load(s)
+    drawer, run = averaged(s, len(tokenizer))
+    coder = vae.load(s)
+    found = StableDiffusionXLPipeline(
+        vae=coder, text_encoder=drawer.text, text_encoder_2=model.text_tower(s, clip.load(s)), tokenizer=tokenizer,
+        tokenizer_2=CLIPTokenizer.from_pretrained(s.work / "tokenizer"), unet=drawer.unet, scheduler=model.scheduler(),
+        force_zeros_for_empty_prompt=False, add_watermarker=False)
+    return found, run
+
+
+def main():
+    s = settings.read(__doc__, to=(Path, settings.ROOT / "models"))
+    found, run = pipeline(s)
+    turbo, pair = s.to / "pocket-turbo", s.to / "pocket-clip"
+    for folder in (turbo, pair):
+        for path in folder.glob("*"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.suffix in (".json", ".safetensors"):
+                path.unlink()
+    found.to(torch.float16).save_pretrained(turbo, max_shard_size=SHARD)
+    config = turbo / "vae" / "config.json"
+    fields = json.loads(config.read_text())
+    # diffusers adds this one itself, and warns when it reads it.
+    fields.pop("block_out_channels", None)
+    config.write_text(json.dumps(fields, indent=2) + "\n")
+    for folder in ("tokenizer", "tokenizer_2"):
+        words.write(turbo / folder, merges(s), s.tokens)
+        (turbo / folder / "tokenizer.json").unlink(missing_ok=True)
+    towers = clip.load(s).half()
+    towers.logit_scale.data = towers.logit_scale.data.float()
+    towers.save_pretrained(pair, max_shard_size=SHARD)
+    words.write(pair, merges(s), s.tokens)
+    side = {"height": s.picture, "width": s.picture}
+    CLIPImageProcessor(do_resize=True, size=side, do_center_crop=False, crop_size=side, image_mean=[clip.MEAN] * 3,
+                       image_std=[clip.DEVIATION] * 3).save_pretrained(pair)
+    cards = settings.HERE / "cards"
+    shutil.copy(cards / "NOTICE", s.to / "NOTICE")
+    for folder in (turbo, pair):
+        shutil.copy(cards / f"{folder.name}.md", folder / "README.md")
+    sizes = {path.relative_to(s.to): path.stat().st_size for path in s.to.rglob("*") if path.is_file()}
+    assert max(sizes.values()) < 16e6 and sum(sizes.values()) < 48e6, sizes
+    print(json.dumps({str(path): size for path, size in sorted(sizes.items())}, indent=1))
+    print(f"{sum(sizes.values()) / 1e6:.1f} MB, UNet after {run.step} steps, {run.samples} samples")
+
+
+def merges(s):
+    lines = (s.work / "tokenizer" / "merges.txt").read_text(encoding="utf-8").splitlines()
+    return lines[1:]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Makes checkpoints of exported models, to train them further where the work folder is gone.
+
+    tools/train/restore [--source models]
+
+`data`, `tokenizer` and `basis` make the same files again and come first. Optimizers start anew; the scorer is not
+exported. Checkpoints that exist are left alone.
+"""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny, UNet2DConditionModel
+from transformers import CLIPModel, CLIPTextModel
+
+import checkpoint
+import clip
+import model
+import settings
+import tokenizer as words
+import vae
+
+
+def put(s, name, modules):
+    """A checkpoint at step 0, whose average is the weights themselves."""
+    path = s.work / f"{name}.pt"
+    if path.exists():
+        print(f"{path} is there already")
+        return
+    run = checkpoint.Run(path, modules)
+    run.save()
+    print(f"{path} made")
+
+
+def main():
+    s = settings.read(__doc__, source=(Path, settings.ROOT / "models"))
+    turbo, size = s.source / "pocket-turbo", len(words.load(s))
+    coder = vae.build(s)
+    coder.load_state_dict(AutoencoderTiny.from_pretrained(turbo / "vae", dtype=torch.float32).state_dict())
+    put(s, "vae", {"model": coder, "average": checkpoint.Average(coder, 0.995)})
+    towers = clip.build(s, size)
+    towers.load_state_dict(CLIPModel.from_pretrained(s.source / "pocket-clip", dtype=torch.float32).state_dict())
+    put(s, "clip", {"model": towers})
+    drawer = model.Drawer(s, size)
+    drawer.unet.load_state_dict(
+        UNet2DConditionModel.from_pretrained(turbo / "unet", dtype=torch.float32).state_dict())
+    drawer.text.load_state_dict(
+        CLIPTextModel.from_pretrained(turbo / "text_encoder", dtype=torch.float32).state_dict())
+    put(s, "text", {"text": drawer.text})
+    put(s, "unet", {"model": drawer, "average": checkpoint.Average(drawer, s.unet.ema)})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Trains the autoencoder.
+
+    tools/train/vae [--until HH:MM]
+
+The latents are given (`basis`): the decoder learns to draw from them, the encoder to find them. Most steps see pieces of
+scenes, the last quarter whole ones; the decoder is taught to bear small errors.
+"""
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny
+from PIL import Image
+
+import basis
+import checkpoint
+import scenes
+import settings
+
+CROP = 40
+NOISE = 0.05
+
+
+def build(s):
+    depth = len(s.vae.decoder_blocks)
+    return AutoencoderTiny(
+        encoder_block_out_channels=(s.vae.encoder_channels,) * depth,
+        decoder_block_out_channels=(s.vae.decoder_channels,) * depth,
+        num_encoder_blocks=tuple(s.vae.encoder_blocks), num_decoder_blocks=tuple(s.vae.decoder_blocks),
+        latent_channels=s.vae.latent_channels, scaling_factor=basis.SCALING)
+
+
+def load(s):
+    """The trained autoencoder, for other stages."""
+    model = build(s)
+    checkpoint.Run(s.work / "vae.pt", {"average": Held(model)})
+    return model.eval().requires_grad_(False)
+
+
+class Held(torch.nn.Module):
+    """Takes averaged weights straight into a module."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.held = [module]
+
+    def load_state_dict(self, state):
+        values = [state[f"values.{i}"] for i in range(len(state))]
+        with torch.no_grad():
+            for parameter, value in zip(self.held[0].parameters(), values, strict=True):
+                parameter.copy_(value)
+
+
+def crop(world, scene, rng):
+    """A piece of a scene, cut between latents; there is something of an object in most of them."""
+    picture = world.render(scene)
+    x, y = basis.SIDE * rng.integers(0, (world.picture - CROP) // basis.SIDE + 1, 2)
+    return picture[y:y + CROP, x:x + CROP]
+
+
+def slopes(x):
+    return x[..., 1:, :] - x[..., :-1, :], x[..., :, 1:] - x[..., :, :-1]
+
+
+def losses(model, pictures, latents):
+    """Absolute error of pixels and of their slopes, and the encoder's distance from the latents it is to find."""
+    found = model.decoder(latents + NOISE / basis.SCALING * torch.randn_like(latents)).float()
+    error = found - pictures
+    pixels = error.abs().mean() + 2 * error.square().mean()
+    edges = sum((a - b).abs().mean() for a, b in zip(slopes(found), slopes(pictures)))
+    apart = (model.encoder(pictures).float() - latents).square().mean() * basis.SCALING ** 2
+    return pixels + 0.5 * edges + apart, error, apart
+
+
+@torch.no_grad()
+def check(model, world, latents, path):
+    """Decibels on held-out scenes; the first sixteen and their copies as a picture."""
+    pictures = scenes.tensor([world.render(world.scene(i, held_out=True)) for i in range(128)])
+    both = [model.decoder(z).clamp(-1, 1) for z in (latents.encode(pictures) / basis.SCALING, model.encoder(pictures))]
+    copies = both[0]
+    decibels = [-10 * torch.log10(((c - pictures) / 2).square().mean((1, 2, 3))).mean().item() for c in both]
+    rows = torch.cat([torch.cat(list(t[i:i + 8]), -1) for i in (0, 8) for t in (pictures, copies)], -2)
+    picture = ((rows.permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8).numpy()
+    Image.fromarray(picture).resize((picture.shape[1] * 2, picture.shape[0] * 2), 0).save(path)
+    print(f"held out: {decibels[0]:.2f} dB from exact latents, {decibels[1]:.2f} dB from the encoder's")
+
+
+def main():
+    s = settings.read(__doc__, until=(str, None))
+    settings.torch_up(s)
+    world, latents = scenes.World(s), basis.Basis(s)
+    torch.manual_seed(1)
+    model = build(s).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=s.vae.rate, weight_decay=0.0, betas=(0.9, 0.99))
+    average = checkpoint.Average(model, 0.995)
+    run = checkpoint.Run(s.work / "vae.pt", {"model": model, "average": average}, optimizer)
+    run.stop_politely()
+    print(sum(p.numel() for p in model.parameters()), "parameters")
+    while (done := checkpoint.part_done(run, s.vae.samples, s.until)) < 1 and checkpoint.until(s.until) > 0:
+        rng = np.random.default_rng([run.step, 2])
+        torch.manual_seed(run.step)
+        whole = done > 0.75
+        count = s.vae.batch // 4 if whole else s.vae.batch
+        found = [world.scene(run.samples + i) for i in range(count)]
+        pictures = scenes.tensor([world.render(scene) if whole else crop(world, scene, rng) for scene in found])
+        target = latents.encode(pictures) / basis.SCALING
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        rate = checkpoint.schedule(optimizer, s.vae.rate, done, run.step)
+        with torch.autocast(s.device, torch.bfloat16):
+            loss, error, apart = losses(model, pictures, target)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        average.follow(model, run.step)
+        run.after(count)
+        if run.step % 100 == 0:
+            mse = error.detach().square().mean() / 4
+            print(f"step {run.step} samples {run.samples} {run.seconds:.0f} s loss {loss:.4f} "
+                  f"{-10 * torch.log10(mse):.2f} dB encoder {apart:.3f} rate {rate:.5f}")
+        if run.step % 500 == 0:
+            check(average.copy_to(build(s)), world, latents, s.work / "vae.png")
+    run.save()
+    check(average.copy_to(build(s)), world, latents, s.work / "vae.png")
+
+
+if __name__ == "__main__":
+    main()
