@@ -55,6 +55,7 @@ impl Plan {
             if !pipeline.is_packed() {
                 advice.push_str(", or pack the model with `mixdq quantize`");
             }
+            let typed = megabytes(typed.0 as usize);
             return Err(anyhow!("--max-ram {typed} is too little for this; {advice}"));
         }
         if let Some(free) = os::available_memory() {
