@@ -60,15 +60,20 @@ def letters():
 
 
 def merges():
-    """The most frequent pair is merged first; equals go in alphabetical order."""
-    words = Counter(re.findall(r"[a-z]+|[0-9]|[^\sa-z0-9]+", CORPUS))
+    return learn(Counter(re.findall(r"[a-z]+|[0-9]|[^\sa-z0-9]+", CORPUS)), MERGES)
+
+
+def learn(words, count):
+    """Merges of counted words. The most frequent pair is merged first; equals go in alphabetical order."""
     split = {word: [*word[:-1], word[-1] + "</w>"] for word in words}
     found = []
-    while len(found) < MERGES:
+    while len(found) < count:
         pairs = Counter()
         for word, parts in split.items():
             for pair in zip(parts, parts[1:]):
                 pairs[pair] += words[word]
+        if not pairs:
+            break
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         found.append(best)
         for word, parts in split.items():
@@ -107,14 +112,14 @@ def dump(path, value):
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def write(folder: Path, pad=END, found=None):
+def write(folder: Path, pad=END, found=None, length=77):
     """`vocab.json` and `merges.txt`, as most published pipelines have them."""
     found = found or merges()
     dump(folder / "vocab.json", json.dumps(vocabulary(found), ensure_ascii=False))
     dump(folder / "merges.txt", "\n".join(["#version: 0.2", *found]))
     dump(folder / "tokenizer_config.json", {
         "add_prefix_space": False, "bos_token": described(BEGIN), "eos_token": described(END),
-        "model_max_length": 77, "pad_token": pad, "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": length, "pad_token": pad, "tokenizer_class": "CLIPTokenizer",
         "unk_token": described(END), "do_lower_case": True, "errors": "replace"})
     dump(folder / "special_tokens_map.json", {
         "bos_token": described(BEGIN), "eos_token": described(END), "pad_token": pad,
