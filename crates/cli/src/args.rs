@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use bytesize::ByteSize;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use quant::sensitivity::Shard;
 use tensor::Scheme;
 
 /// Pictures from text, in a fraction of the memory.
@@ -26,6 +27,8 @@ pub(crate) enum Command {
     Generate(Box<Generate>),
     /// Pack a model into one file with weights of 8, 4 or 2 bits
     Quantize(Quantize),
+    /// Measure what each layer's formats do to the pictures
+    Sensitivity(Sensitivity),
     /// Choose the bits of each layer from measured scores
     Allocate(Allocate),
     /// Show a model's components, layers, bytes and memory plan
@@ -96,6 +99,35 @@ pub(crate) enum PrecisionArg {
     Bf16,
 }
 
+/// How pictures are drawn.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Sampling {
+    /// Width in pixels, a multiple of 8 [default: the model's]
+    #[arg(short = 'W', long, value_name = "PIXELS")]
+    pub(crate) width: Option<usize>,
+
+    /// Height in pixels, a multiple of 8 [default: the model's]
+    #[arg(short = 'H', long, value_name = "PIXELS")]
+    pub(crate) height: Option<usize>,
+
+    /// Sampling steps [default: the model's]
+    #[arg(long, aliases = ["num-inference-steps", "inference_steps"], value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) steps: Option<u32>,
+
+    /// Guidance scale; 1 or less is none [default: the model's]
+    #[arg(long, alias = "guidance-scale", value_name = "SCALE", allow_negative_numbers = true)]
+    pub(crate) cfg_scale: Option<f32>,
+
+    /// Sampler [default: the model's]: euler, `euler_a`, heun, lcm, tcd, ddim, pndm, dpm++2m, unipc
+    #[arg(long = "sampling-method", value_name = "NAME")]
+    pub(crate) method: Option<String>,
+
+    /// Spacing of the noise levels [default: the model's]: discrete, karras, exponential, trailing, …
+    #[arg(long, value_name = "NAME")]
+    pub(crate) scheduler: Option<String>,
+}
+
 /// Draw pictures from a prompt.
 #[derive(Args, Debug)]
 pub(crate) struct Generate {
@@ -122,22 +154,8 @@ pub(crate) struct Generate {
     #[arg(short, long, value_name = "FILE", default_value = "out.png")]
     pub(crate) output: PathBuf,
 
-    /// Width in pixels, a multiple of 8 [default: the model's]
-    #[arg(short = 'W', long, value_name = "PIXELS")]
-    pub(crate) width: Option<usize>,
-
-    /// Height in pixels, a multiple of 8 [default: the model's]
-    #[arg(short = 'H', long, value_name = "PIXELS")]
-    pub(crate) height: Option<usize>,
-
-    /// Sampling steps [default: the model's]
-    #[arg(long, aliases = ["num-inference-steps", "inference_steps"], value_name = "N",
-          value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub(crate) steps: Option<u32>,
-
-    /// Guidance scale; 1 or less is none [default: the model's]
-    #[arg(long, alias = "guidance-scale", value_name = "SCALE", allow_negative_numbers = true)]
-    pub(crate) cfg_scale: Option<f32>,
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
 
     /// Seed of the first picture, the next ones count up; -1 picks one and says which
     #[arg(short, long, default_value_t = 42, allow_negative_numbers = true)]
@@ -147,14 +165,6 @@ pub(crate) struct Generate {
     #[arg(short, long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) batch_count: u32,
-
-    /// Sampler [default: the model's]: euler, `euler_a`, heun, lcm, tcd, ddim, pndm, dpm++2m, unipc
-    #[arg(long, value_name = "NAME")]
-    pub(crate) sampling_method: Option<String>,
-
-    /// Spacing of the noise levels [default: the model's]: discrete, karras, exponential, trailing, …
-    #[arg(long, value_name = "NAME")]
-    pub(crate) scheduler: Option<String>,
 
     /// Last layers of CLIP to leave out, as diffusers counts them ("Clip skip: 2" elsewhere is 1 here)
     #[arg(long, value_name = "N")]
@@ -201,6 +211,65 @@ pub(crate) struct Quantize {
     /// A file that says which scheme each layer has
     #[arg(long, value_name = "FILE", conflicts_with_all = ["weights", "acts", "scheme"])]
     pub(crate) plan: Option<PathBuf>,
+
+    /// Threads to compute with [default: all cores]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+}
+
+/// Which pictures stand for all.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Pictures {
+    /// A file with one prompt on each line, instead of those that come with the program
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prompts: Option<PathBuf>,
+
+    /// Prompts to draw, from the first on
+    #[arg(long, value_name = "N", default_value_t = 8,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) count: u32,
+
+    /// Pictures of each prompt
+    #[arg(short, long, value_name = "N", default_value_t = 2,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) batch_count: u32,
+
+    /// Seed of the first picture, the next ones count up
+    #[arg(short, long, default_value_t = 0)]
+    pub(crate) seed: u32,
+
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
+}
+
+/// Measure what each layer's formats do to the pictures.
+#[derive(Args, Debug)]
+pub(crate) struct Sensitivity {
+    #[command(flatten)]
+    pub(crate) source: Source,
+
+    #[command(flatten)]
+    pub(crate) pictures: Pictures,
+
+    /// Where the scores go, as JSON lines. If the work is interrupted, the same command goes on
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+
+    /// Formats to try on each layer
+    #[arg(long, value_name = "SCHEME,…", value_delimiter = ',', default_value = "w8a8,w4a8,w2a8")]
+    pub(crate) formats: Vec<Scheme>,
+
+    /// Compare pictures for all layers, not only for those of cross-attention and feed-forward
+    #[arg(long)]
+    pub(crate) all_pictures: bool,
+
+    /// Measure one part of the layers, such as 1/4
+    #[arg(long, value_name = "I/N")]
+    pub(crate) shard: Option<Shard>,
+
+    /// Put the files of all shards together instead
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["shard", "model"])]
+    pub(crate) merge: Vec<PathBuf>,
 
     /// Threads to compute with [default: all cores]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]

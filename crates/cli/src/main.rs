@@ -25,6 +25,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Generate(args) => commands::generate::run(&args),
         Command::Quantize(args) => commands::quantize::run(&args),
+        Command::Sensitivity(args) => commands::sensitivity::run(&args),
         Command::Allocate(args) => commands::allocate::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Doctor => commands::doctor::run(),

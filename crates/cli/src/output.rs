@@ -75,7 +75,7 @@ pub(crate) fn keep(file: tempfile::NamedTempFile, path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn failed(path: &Path) -> String {
+pub(crate) fn failed(path: &Path) -> String {
     format!("cannot write {}; free some space or choose another place with -o", path.display())
 }
 

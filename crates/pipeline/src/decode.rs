@@ -21,32 +21,62 @@ pub(crate) fn run<D: Device>(
     (latents, watch): (Vec<Vec<f32>>, &Watch<'_>),
     deliver: &mut dyn FnMut(usize, Picture) -> bool,
 ) -> Result<(), Error> {
-    let decoder = Decoder::load(pipeline.model)?;
-    let scale = pipeline.model.pixels_per_latent();
-    let size = [settings.height / scale, settings.width / scale];
-    let mut sessions = Sessions {
-        stage: Stage::new(pipeline, &pipeline.model.vae, (Phase::Decode, watch)),
-        decoder,
-        kept: kept(settings, latents.len()),
-        made: None,
-    };
     let total = latents.len();
+    let mut pictures = Pictures::new(pipeline, request, (settings, total), watch)?;
     for (index, latents) in latents.into_iter().enumerate() {
-        let latents = channels_last(&latents, size[0] * size[1]);
-        let pixels = match request.decode {
+        if !deliver(index, pictures.decode(&latents, (index, total))?) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// A decoder in memory.
+pub(crate) struct Pictures<'a, 'w, D: Device> {
+    sessions: Sessions<'a, 'w, D>,
+    how: Decode,
+    scale: usize,
+    /// Height and width in pixels.
+    size: [usize; 2],
+}
+
+impl<'a, 'w, D: Device> Pictures<'a, 'w, D> {
+    /// Make ready to decode while the latents of this many pictures are kept.
+    pub(crate) fn new(
+        pipeline: &'a TextToImage<'a, D>,
+        request: &Request,
+        (settings, total): (&Settings, usize),
+        watch: &'w Watch<'w>,
+    ) -> Result<Self, Error> {
+        let sessions = Sessions {
+            stage: Stage::new(pipeline, &pipeline.model.vae, (Phase::Decode, watch)),
+            decoder: Decoder::load(pipeline.model)?,
+            kept: kept(settings, total),
+            made: None,
+        };
+        let size = [settings.height, settings.width];
+        Ok(Self { sessions, how: request.decode, scale: pipeline.model.pixels_per_latent(), size })
+    }
+
+    /// The picture of latents, channels first; the `index`th of `total`.
+    pub(crate) fn decode(
+        &mut self,
+        latents: &[f32],
+        (index, total): (usize, usize),
+    ) -> Result<Picture, Error> {
+        let Self { sessions, how, scale, size: [height, width] } = self;
+        let size = [*height / *scale, *width / *scale];
+        let latents = channels_last(latents, size[0] * size[1]);
+        let pixels = match how {
             Decode::Tiled => {
-                tiles::decode(&latents, size, scale, &mut |tile, size, (part, parts)| {
+                tiles::decode(&latents, size, *scale, &mut |tile, size, (part, parts)| {
                     sessions.decode(tile, size, (index * parts + part, total * parts))
                 })?
             }
             Decode::Whole => sessions.decode(&latents, size, (index, total))?,
         };
-        let picture = Picture::from_decoded(settings.width, settings.height, &pixels);
-        if !deliver(index, picture) {
-            break;
-        }
+        Ok(Picture::from_decoded(*width, *height, &pixels))
     }
-    Ok(())
 }
 
 /// Bytes beside the network: the latents of all pictures, and one picture as real numbers, pixels and file.

@@ -7,13 +7,12 @@ use models::Params;
 use models::unet::{self, UNet};
 use tensor::{Device, Graph, Recording, Session};
 
-use crate::noise::Generator;
 use crate::phases::{self, Given, Programs};
 use crate::request::{Phase, Request, Watch};
-use crate::sampler::Call;
 use crate::stage::Stage;
 use crate::text::Conditioning;
 use crate::text_to_image::Settings;
+use crate::trajectory::Trajectory;
 use crate::{Error, Event, Model, TextToImage, text};
 
 /// What each picture of a request is drawn from: its prompt's embedding, and that of the negative prompt.
@@ -81,27 +80,47 @@ pub(crate) fn recording<D: Device>(
 
 /// Sizes of one model call.
 #[derive(Clone, Copy, Debug)]
-struct Geometry {
+pub(crate) struct Geometry {
     /// Two under guidance.
-    batch: usize,
+    pub(crate) batch: usize,
     /// Latent rows.
-    height: usize,
+    pub(crate) height: usize,
     /// Latents in a row.
-    width: usize,
+    pub(crate) width: usize,
     /// Tokens of the context.
     tokens: usize,
 }
 
 impl Geometry {
-    fn new(model: &Model, settings: &Settings, tokens: usize) -> Self {
+    pub(crate) fn new(model: &Model, settings: &Settings, tokens: usize) -> Self {
         let scale = model.pixels_per_latent();
         let (height, width) = (settings.height / scale, settings.width / scale);
         Self { batch: if settings.is_guided(model) { 2 } else { 1 }, height, width, tokens }
     }
+
+    /// What the network is given for a sample, channels first: the same for each half of a batch.
+    pub(crate) fn input(&self, sample: &[f32]) -> Vec<f32> {
+        channels_last(sample, self.height * self.width).repeat(self.batch)
+    }
+
+    /// What the network's output predicts, channels first: guided where the halves of a batch differ.
+    pub(crate) fn prediction(&self, output: &[f32], guidance: f32) -> Vec<f32> {
+        let halves = output.chunks_exact(output.len() / self.batch);
+        let mut halves = halves.map(|half| channels_first(half, self.height * self.width));
+        let first = halves.next().unwrap_or_default();
+        match halves.next() {
+            None => first,
+            Some(text) => combine(&first, &text, guidance),
+        }
+    }
 }
 
 /// Record one model call.
-fn record(model: &Model, config: &unet::Config, geometry: &Geometry) -> Result<Recording, Error> {
+pub(crate) fn record(
+    model: &Model,
+    config: &unet::Config,
+    geometry: &Geometry,
+) -> Result<Recording, Error> {
     let Geometry { batch, height, width, tokens } = *geometry;
     let net = UNet::load(&Params::new(&model.unet.weights), config)?;
     let graph = Graph::new();
@@ -117,7 +136,7 @@ pub(crate) struct Condition {
 }
 
 impl Condition {
-    fn new(
+    pub(crate) fn new(
         text: &Conditioning,
         negative: Option<&Conditioning>,
         (config, settings): (&unet::Config, &Settings),
@@ -182,49 +201,34 @@ impl<D: Device> Denoiser<'_, '_, D> {
             if prompt(index + 1) != prompt(index) {
                 given.release_prompt();
             }
-            let mut noise = Generator::new(request.seed_of(index));
-            let sampler = self.settings.scheduler.sampler(self.settings.steps)?;
-            let first = noise.normal(self.channels * height * width);
-            let sample: Vec<f32> = first.iter().map(|x| x * sampler.init_noise_sigma()).collect();
-            running.push((noise, sampler, sample));
+            let count = self.channels * height * width;
+            running.push(Trajectory::new(self.settings, request.seed_of(index), count)?);
         }
-        let calls = running.first().map_or(0, |(_, sampler, _)| sampler.timesteps().len());
+        let calls = running.first().map_or(0, Trajectory::calls);
         for i in 0..calls {
             let start = Instant::now();
-            for ((index, session), (_, sampler, sample)) in
-                pictures.clone().zip(&mut self.sessions).zip(&mut running)
+            for ((index, session), picture) in
+                pictures.clone().zip(&mut self.sessions).zip(&running)
             {
                 self.given[prompt(index)].write_time(i, session)?;
-                let input = channels_last(&sampler.scale_input(i, sample), height * width);
-                session.write("sample", &input.repeat(self.geometry.batch))?;
+                session.write("sample", &self.geometry.input(&picture.input(i)))?;
             }
             let part = pictures.start * calls + i * pictures.len();
             let outputs = self.predict(pictures.len(), (part, request.total() * calls))?;
-            for (output, (noise, sampler, sample)) in outputs.iter().zip(&mut running) {
-                let call = Call { index: i, output, sample, images: 1 };
-                *sample = sampler.step(call, &mut |n| noise.normal(n));
+            for (output, picture) in outputs.iter().zip(&mut running) {
+                picture.advance(i, output);
             }
             let done = part + pictures.len();
             watch.tell(Event::Step(done, request.total() * calls, start.elapsed()));
         }
-        Ok(running.into_iter().map(|(_, _, sample)| sample).collect())
+        Ok(running.into_iter().map(Trajectory::finish).collect())
     }
 
     /// The predictions for the first `count` pictures, channels first, guided where the settings say so.
     fn predict(&mut self, count: usize, part: (usize, usize)) -> Result<Vec<Vec<f32>>, Error> {
-        let Geometry { batch, height, width, .. } = self.geometry;
         let outputs = self.stage.run(&mut self.sessions[..count], "prediction", part)?;
-        let guided = outputs.into_iter().map(|output| {
-            let mut halves = output
-                .chunks_exact(output.len() / batch)
-                .map(|half| channels_first(half, height * width));
-            let first = halves.next().unwrap_or_default();
-            match halves.next() {
-                None => first,
-                Some(text) => combine(&first, &text, self.settings.guidance),
-            }
-        });
-        Ok(guided.collect())
+        let guidance = self.settings.guidance;
+        Ok(outputs.iter().map(|output| self.geometry.prediction(output, guidance)).collect())
     }
 }
 

@@ -12,6 +12,7 @@ pub mod pack;
 mod phases;
 mod picture;
 mod plan;
+pub mod probe;
 pub mod prompt;
 mod request;
 pub mod sampler;
@@ -19,6 +20,7 @@ pub mod schedule;
 mod stage;
 mod text;
 mod text_to_image;
+mod trajectory;
 
 pub use error::Error;
 pub use model::Model;

@@ -19,7 +19,9 @@ mod grid;
 pub mod group;
 pub mod kind;
 pub mod knapsack;
+pub mod metrics;
 pub mod programme;
+pub mod sensitivity;
 pub mod table;
 
 pub use allocation::{Allocation, Problem};

@@ -51,6 +51,9 @@ pub trait Device: Target {
         self.prepare_within(weights, program, &Residency::default(), control)
     }
 
+    /// Let go of those weights of `program` that `kept` does not need.
+    fn forget(&self, weights: &mut Self::Weights, program: &Program, kept: &Program);
+
     /// Told before `steps` run for the first time in a run, however many bands and sessions they run for.
     fn before(&self, _steps: &[Step], _program: &Program, _weights: &Self::Weights) {}
 

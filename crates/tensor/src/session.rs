@@ -39,6 +39,11 @@ pub struct Held {
 }
 
 impl Held {
+    /// The name of the input that it is for.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Whether it holds neither NaN nor infinity.
     pub fn is_finite(&self) -> bool {
         is_finite(self.format, self.bytes.as_slice())

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use pipeline::{Decode, Drawn, Overflow, Request, Settings, TextToImage, Watch};
 
-use super::{engine, memory};
+use super::{drawing, engine, memory};
 use crate::args::Generate;
 use crate::output::Target;
 use crate::report::{self, Details, Progress};
@@ -52,32 +52,18 @@ fn request(args: &Generate) -> Result<Request> {
     Ok(Request {
         prompts: prompts(args)?,
         negative: args.negative_prompt.clone(),
-        width: args.width,
-        height: args.height,
-        steps: args.steps.map(|n| n as usize),
-        guidance: args.cfg_scale,
         seed: seed(args.seed)?,
         pictures: args.batch_count as usize,
-        method: args.sampling_method.as_deref().map(str::parse).transpose()?,
-        schedule: args.scheduler.as_deref().map(str::parse).transpose()?,
         clip_skip: args.clip_skip.unwrap_or(0) as usize,
         overflow: if args.long_prompt { Overflow::Chunks } else { Overflow::Cut },
         decode: if args.vae_tiling { Decode::Tiled } else { Decode::Whole },
+        ..drawing::request(&args.sampling)?
     })
 }
 
 fn prompts(args: &Generate) -> Result<Vec<String>> {
     if let Some(path) = &args.prompts {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read the prompts in {}", path.display()))?;
-        let lines: Vec<String> = text
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty())
-            .map(str::to_owned)
-            .collect();
-        ensure!(!lines.is_empty(), "{} has no prompts; write one on each line", path.display());
-        return Ok(lines);
+        return drawing::prompts(path);
     }
     match args.prompt.as_ref().or(args.words.as_ref()) {
         Some(prompt) => Ok(vec![prompt.clone()]),
@@ -103,16 +89,16 @@ fn seed(typed: i64) -> Result<u64> {
 fn announce(args: &Generate, settings: &Settings) {
     let defaults = &settings.defaults;
     let mut said = Vec::new();
-    if args.steps.is_none() {
+    if args.sampling.steps.is_none() {
         said.push(format!("{} steps ({})", settings.steps, defaults.steps.from));
     }
-    if args.cfg_scale.is_none() {
+    if args.sampling.cfg_scale.is_none() {
         said.push(format!("guidance {} ({})", settings.guidance, defaults.guidance.from));
     }
-    if args.width.is_none() || args.height.is_none() {
+    if args.sampling.width.is_none() || args.sampling.height.is_none() {
         said.push(format!("{}x{} ({})", settings.width, settings.height, defaults.size.from));
     }
-    if args.sampling_method.is_none() {
+    if args.sampling.method.is_none() {
         said.push(format!(
             "sampler {} (the model's scheduler)",
             settings.scheduler.family().name()

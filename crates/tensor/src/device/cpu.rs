@@ -136,6 +136,11 @@ impl Device for Cpu {
         control.check(program.slots.len(), program.slots.len())
     }
 
+    fn forget(&self, weights: &mut Weights, program: &Program, kept: &Program) {
+        let gone = program.slots.iter().filter(|slot| !kept.slots.contains(slot));
+        gone.for_each(|slot| weights.forget(slot));
+    }
+
     fn before(&self, steps: &[Step], program: &Program, weights: &Weights) {
         weights.need(&slots(steps, program));
     }

@@ -82,6 +82,10 @@ impl Device for Reference {
         Ok(())
     }
 
+    fn forget(&self, weights: &mut Loaded, program: &Program, kept: &Program) {
+        weights.retain(|slot, _| kept.slots.contains(slot) || !program.slots.contains(slot));
+    }
+
     fn allocate(&self, program: &Program) -> Result<Buffers, Error> {
         let formats = program.buffers.iter().map(|buffer| buffer.format).collect();
         Ok(Buffers { formats, ..Buffers::default() })

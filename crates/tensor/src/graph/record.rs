@@ -9,6 +9,11 @@ use crate::{Shape, Weight};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub(crate) usize);
 
+impl NodeId {
+    /// The first node of any recording.
+    pub const FIRST: Self = Self(0);
+}
+
 /// One recorded operation.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -216,6 +221,21 @@ impl Recording {
     pub fn layer(&self, name: &str) -> Option<NodeId> {
         let at = self.nodes.iter().position(|n| n.weight().is_some_and(|w| w.layer() == name))?;
         Some(NodeId(at))
+    }
+
+    /// Where a layer's format begins to matter: at the normalisation before it, which may write its result in that
+    /// format, or else at the layer itself.
+    pub fn start_of(&self, layer: NodeId) -> NodeId {
+        let mut at = layer;
+        while let Some(&input) = self.node(at).inputs.first() {
+            at = input;
+            match self.node(at).kind {
+                Kind::GroupNorm { .. } | Kind::LayerNorm { .. } => return at,
+                Kind::Reshape | Kind::Upsample | Kind::Activation(_) => {}
+                _ => break,
+            }
+        }
+        layer
     }
 
     /// The values that the inputs `changing` do not reach, but that something reads which they do reach: what can

@@ -80,6 +80,10 @@ impl Weights {
         Ok(())
     }
 
+    pub(super) fn forget(&mut self, slot: &Slot) {
+        self.prepared.remove(slot);
+    }
+
     pub(super) fn vector(&self, slot: &Slot) -> &[f32] {
         self.get(slot, PackedWeight::vector)
     }

@@ -1,0 +1,271 @@
+//! What each layer's formats do to a network when all other layers are real: a file of JSON lines.
+//!
+//! ```text
+//! {"version":1,"model":"…","prompts":["…"],…}            what was measured, and how
+//! {"layer":"conv_in","place":0,"format":"float",…}       one format of one layer
+//! ```
+//!
+//! Lines are in order of layers as the network runs them, then of formats. A file that was cut off ends with its last
+//! whole line, so that a measurement can go on; one of several shards holds the layers whose place leaves its number.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::group::Group;
+
+/// The version of the file.
+pub const VERSION: u32 = 1;
+
+/// The name of real numbers among formats.
+pub const FLOAT: &str = "float";
+
+/// What was measured, and how. Two files go together if they are equal but for the shard.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Header {
+    /// The version of the file.
+    pub version: u32,
+    /// The model's name.
+    pub model: String,
+    /// Prompts that were drawn.
+    pub prompts: Vec<String>,
+    /// Pictures of each.
+    pub pictures: usize,
+    /// Seed of the first picture.
+    pub seed: u64,
+    /// Width in pixels.
+    pub width: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// Sampling steps.
+    pub steps: usize,
+    /// Guidance scale.
+    pub guidance: f32,
+    /// Formats of each layer, real numbers first.
+    pub formats: Vec<String>,
+    /// Names of all layers, as the network runs them.
+    pub layers: Vec<String>,
+    /// What rounding real numbers to 16 bits does: differences below this are none.
+    pub floor: Effect,
+    /// The part of the layers that is here.
+    pub shard: Option<Shard>,
+}
+
+/// One of several parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shard {
+    /// Its number, from 1.
+    pub number: usize,
+    /// Of how many.
+    pub of: usize,
+}
+
+/// How far a changed network is from the real one; greater is nearer.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Effect {
+    /// Of what the network predicts at the first step, in decibels, over all pictures.
+    pub sqnr: f64,
+    /// Of the finished pictures, the mean of their structural similarities; where it was measured.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ssim: Option<f64>,
+}
+
+/// One format of one layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The layer.
+    pub layer: String,
+    /// Its place among all layers.
+    pub place: usize,
+    /// The format.
+    pub format: String,
+    /// Bytes that the layer's weights then take.
+    pub bytes: u64,
+    /// Its weights.
+    pub weights: u64,
+    /// What becomes of the network.
+    #[serde(flatten)]
+    pub effect: Effect,
+}
+
+/// A whole file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sensitivity {
+    /// What was measured.
+    pub header: Header,
+    /// In order of places and formats.
+    pub records: Vec<Record>,
+}
+
+impl Shard {
+    /// Whether it holds the layer of this place.
+    pub fn has(self, place: usize) -> bool {
+        place % self.of == self.number - 1
+    }
+}
+
+impl std::str::FromStr for Shard {
+    type Err = String;
+
+    /// `2/4` is the second of four.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers =
+            text.split_once('/').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+        match numbers {
+            Some((number, of)) if (1..=of).contains(&number) => Ok(Self { number, of }),
+            _ => Err(format!("{text:?} is no shard, use 1/4 for the first of four")),
+        }
+    }
+}
+
+impl Header {
+    /// The places of the layers that are here.
+    pub fn places(&self) -> impl Iterator<Item = usize> + use<> {
+        let (shard, count) = (self.shard, self.layers.len());
+        (0..count).filter(move |&place| shard.is_none_or(|shard| shard.has(place)))
+    }
+
+    /// Whether two files were measured alike, as parts or wholes.
+    fn goes_with(&self, other: &Self) -> bool {
+        Self { shard: None, ..self.clone() } == Self { shard: None, ..other.clone() }
+    }
+}
+
+impl Sensitivity {
+    /// The start of a file.
+    pub fn new(header: Header) -> Self {
+        Self { header, records: Vec::new() }
+    }
+
+    /// Read a file, whole or cut off. With it comes the length of its whole lines in bytes.
+    ///
+    /// # Errors
+    ///
+    /// A clause that says what is wrong with it.
+    pub fn from_text(text: &str) -> Result<(Self, usize), String> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let end = text.rfind('\n').map_or(0, |at| at + 1);
+        let mut lines = text[..end].lines();
+        let first = lines.next().ok_or("it has no first line")?;
+        let fault = |line: usize| move |error: serde_json::Error| format!("line {line}: {error}");
+        let Version { version } = serde_json::from_str(first).map_err(fault(1))?;
+        if version != VERSION {
+            return Err(format!("it has version {version}, and this program reads {VERSION}"));
+        }
+        let header: Header = serde_json::from_str(first).map_err(fault(1))?;
+        let expected: Vec<(usize, usize)> =
+            header.places().flat_map(|p| (0..header.formats.len()).map(move |f| (p, f))).collect();
+        let mut records = Vec::new();
+        for (i, line) in lines.enumerate() {
+            let record: Record = serde_json::from_str(line).map_err(fault(i + 2))?;
+            let due = expected.get(i).is_some_and(|&(place, format)| {
+                record.place == place
+                    && header.layers[place] == record.layer
+                    && header.formats[format] == record.format
+            });
+            if !due {
+                let Record { layer, format, .. } = record;
+                return Err(format!("line {}: {layer} as {format} is not due there", i + 2));
+            }
+            if !record.effect.sqnr.is_finite() || !record.effect.ssim.is_none_or(f64::is_finite) {
+                return Err(format!("line {}: a score is not finite", i + 2));
+            }
+            records.push(record);
+        }
+        Ok((Self { header, records }, end))
+    }
+
+    /// Read a finished file.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read, holds something else, or lacks layers.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let fault = |fault: String| Error::Request(format!("{}: {fault}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            fault(format!("{error}; give a file that `mixdq sensitivity` wrote"))
+        })?;
+        let (found, _) = Self::from_text(&text)
+            .map_err(|what| fault(format!("{what}; give a file that `mixdq sensitivity` wrote")))?;
+        if found.is_complete() {
+            Ok(found)
+        } else {
+            Err(fault("layers are missing; run the same `mixdq sensitivity` again to go on".into()))
+        }
+    }
+
+    /// The lines of a file.
+    ///
+    /// # Panics
+    ///
+    /// Never: what is in it can be written.
+    pub fn to_text(&self) -> String {
+        let mut text = line(&self.header);
+        self.records.iter().for_each(|record| text.push_str(&line(record)));
+        text
+    }
+
+    /// Whether all formats of all its layers are there.
+    pub fn is_complete(&self) -> bool {
+        self.records.len() == self.header.places().count() * self.header.formats.len()
+    }
+
+    /// Put shards together: the file that one measurement of all layers would have written.
+    ///
+    /// # Errors
+    ///
+    /// If they were not measured alike, or layers are missing.
+    pub fn merge(parts: &[Self]) -> Result<Self, Error> {
+        let Some(first) = parts.first() else {
+            return Err(Error::Request("no shards; name the files of all of them".into()));
+        };
+        if let Some(other) = parts.iter().find(|part| !part.header.goes_with(&first.header)) {
+            let part = |header: &Header| {
+                header.shard.map_or("the whole".into(), |s| format!("shard {}/{}", s.number, s.of))
+            };
+            return Err(Error::Request(format!(
+                "{} and {} were not measured alike; measure all shards with the same settings",
+                part(&first.header),
+                part(&other.header)
+            )));
+        }
+        let mut records: Vec<Record> = parts.iter().flat_map(|p| p.records.clone()).collect();
+        let format = |name: &String| first.header.formats.iter().position(|f| f == name);
+        records.sort_by_key(|record| (record.place, format(&record.format)));
+        records.dedup_by(|a, b| (a.place, &a.format) == (b.place, &b.format));
+        let merged = Self { header: Header { shard: None, ..first.header.clone() }, records };
+        let has = |place: usize| merged.records.iter().any(|record| record.place == place);
+        match merged.header.places().find(|&place| !has(place)) {
+            None => Ok(merged),
+            Some(place) => {
+                let layer = &merged.header.layers[place];
+                Err(Error::Request(format!("no shard has the layer `{layer}`; name all shards")))
+            }
+        }
+    }
+
+    /// The records of each layer, with its group.
+    pub fn layers(&self) -> impl Iterator<Item = (Group, &[Record])> {
+        let formats = self.header.formats.len();
+        self.records.chunks(formats).map(|records| (Group::of(&records[0].layer), records))
+    }
+}
+
+/// One line of a file.
+///
+/// # Panics
+///
+/// Never: numbers and strings can be written.
+pub fn line(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("numbers and strings can be written") + "\n"
+}
+
+#[cfg(test)]
+mod tests;

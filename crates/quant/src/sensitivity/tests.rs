@@ -1,0 +1,86 @@
+use super::{Effect, Header, Record, Sensitivity, Shard, VERSION};
+
+fn header(shard: Option<Shard>) -> Header {
+    Header {
+        version: VERSION,
+        model: "m".into(),
+        prompts: vec!["a \"fox\"".into()],
+        pictures: 1,
+        seed: 0,
+        width: 64,
+        height: 64,
+        steps: 1,
+        guidance: 0.0,
+        formats: vec!["float".into(), "w8a8".into()],
+        layers: ["conv_in", "ff", "conv_out"].map(str::to_owned).to_vec(),
+        floor: Effect { sqnr: 40.5, ssim: Some(0.9) },
+        shard,
+    }
+}
+
+fn measured(shard: Option<Shard>) -> Sensitivity {
+    let header = header(shard);
+    let formats = header.formats.clone();
+    let records = header.places().flat_map(|place| {
+        let layer = header.layers[place].clone();
+        formats.iter().enumerate().map(move |(i, format)| Record {
+            layer: layer.clone(),
+            place,
+            format: format.clone(),
+            bytes: 100 / (1 + i as u64),
+            weights: 50,
+            effect: Effect { sqnr: 1.0 / (place + 3 * i + 1) as f64, ssim: None },
+        })
+    });
+    let records = records.collect();
+    Sensitivity { header, records }
+}
+
+#[test]
+fn what_was_written_is_read_back() {
+    let whole = measured(None);
+    let text = whole.to_text();
+    assert_eq!(Sensitivity::from_text(&text).unwrap(), (whole, text.len()));
+}
+
+#[test]
+fn shards_are_put_together_to_the_same_bytes() {
+    let whole = measured(None).to_text();
+    let shards: Vec<Sensitivity> =
+        ["1/2", "2/2"].map(|shard| measured(Some(shard.parse().unwrap()))).into();
+    assert!(shards.iter().all(Sensitivity::is_complete));
+    assert_eq!(Sensitivity::merge(&shards).unwrap().to_text(), whole);
+    let turned = [shards[1].clone(), shards[0].clone(), shards[0].clone()];
+    assert_eq!(Sensitivity::merge(&turned).unwrap().to_text(), whole);
+    let fault = Sensitivity::merge(&shards[..1]).unwrap_err().to_string();
+    assert!(fault.contains("`ff`"), "{fault}");
+    let mut other = shards[1].clone();
+    other.header.seed = 7;
+    let fault = Sensitivity::merge(&[shards[0].clone(), other]).unwrap_err().to_string();
+    assert!(fault.contains("shard 1/2 and shard 2/2 were not measured alike"), "{fault}");
+}
+
+#[test]
+fn a_file_that_was_cut_off_goes_on_after_its_last_line() {
+    let whole = measured(None);
+    let text = whole.to_text();
+    let first = text.find('\n').unwrap() + 1;
+    for cut in first..text.len() {
+        let (found, length) = Sensitivity::from_text(&text[..cut]).unwrap();
+        assert!(!found.is_complete());
+        assert_eq!(found.to_text(), text[..length]);
+    }
+}
+
+#[test]
+fn faults_are_named() {
+    let fault = |text: &str| Sensitivity::from_text(text).unwrap_err();
+    assert!(fault("").contains("first line"));
+    assert!(fault("{\"version\":9}\n").contains("version 9"));
+    let text = measured(None).to_text();
+    let lines: Vec<&str> = text.lines().collect();
+    let swapped = [lines[0], lines[2], lines[1], ""].join("\n");
+    assert!(fault(&swapped).contains("line 2: conv_in as w8a8 is not due"), "{}", fault(&swapped));
+    assert!("0/2".parse::<Shard>().is_err() && "3/2".parse::<Shard>().is_err());
+    assert!("2".parse::<Shard>().unwrap_err().contains("1/4"));
+}
