@@ -4,6 +4,7 @@
 //! this one does not is refused by name rather than ignored.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use bytesize::ByteSize;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -26,9 +27,9 @@ pub(crate) enum Command {
     /// Draw pictures from a prompt
     Generate(Box<Generate>),
     /// Pack a model into one file with weights of 8, 4 or 2 bits
-    Quantize(Quantize),
+    Quantize(Box<Quantize>),
     /// Measure what each layer's formats do to the pictures
-    Sensitivity(Sensitivity),
+    Sensitivity(Box<Sensitivity>),
     /// Choose the bits of each layer from measured scores
     Allocate(Allocate),
     /// Show a model's components, layers, bytes and memory plan
@@ -196,6 +197,23 @@ pub(crate) struct Quantize {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
 
+    /// Measure the model and mix formats so that the UNet's weights take so many bits on average, scales included
+    /// (w4: at most 4.3), and activations 8 or 16: w8a8, w5a8, w4a8, w3.66a16, …
+    #[arg(long, value_name = "TARGET", conflicts_with_all = ["weights", "acts", "scheme", "plan"])]
+    pub(crate) target: Option<Target>,
+
+    /// With --target: what the whole file may take, such as 1.2GiB, instead of its bits
+    #[arg(long, value_name = "SIZE", requires = "target")]
+    pub(crate) budget: Option<ByteSize>,
+
+    /// With --target: a folder for what was measured, from which interrupted work goes on [default: beside the output]
+    #[arg(long, value_name = "DIR", requires = "target")]
+    pub(crate) work: Option<PathBuf>,
+
+    /// With --target: what to measure with
+    #[command(flatten)]
+    pub(crate) pictures: Pictures,
+
     /// Bits of the UNet's weights; text encoders and VAE keep 8 at least
     #[arg(long, value_name = "BITS", default_value_t = 8, value_parser = bits(&["8", "4", "2"]))]
     pub(crate) weights: u8,
@@ -240,6 +258,30 @@ pub(crate) struct Pictures {
 
     #[command(flatten)]
     pub(crate) sampling: Sampling,
+}
+
+/// Average bits of weights, and bits of activations.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Target {
+    /// Of a weight, on average, without what its unit adds.
+    pub(crate) weights: f64,
+    /// Of an activation.
+    pub(crate) acts: u8,
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers = text.strip_prefix('w').and_then(|rest| rest.split_once('a'));
+        let numbers = numbers.and_then(|(w, a)| Some((w.parse::<f64>().ok()?, a.parse().ok()?)));
+        match numbers {
+            Some((weights, acts @ (8 | 16))) if (2.0..=16.0).contains(&weights) => {
+                Ok(Self { weights, acts })
+            }
+            _ => Err(format!("unknown target {text:?}, use w8a8, w5a8, w4a8 or w3.66a16")),
+        }
+    }
 }
 
 /// Measure what each layer's formats do to the pictures.

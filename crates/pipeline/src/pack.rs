@@ -26,6 +26,28 @@ pub fn pack<W: Write>(
     cpu: &Cpu,
     (out, control): (W, &Control<'_>),
 ) -> Result<W, Error> {
+    let (contents, slots) = contents(model, plan, cpu)?;
+    let mut writer = Writer::new(out, &contents).map_err(Error::Write)?;
+    let total = slots.len();
+    for (i, slot) in slots.iter().enumerate() {
+        control.check(i, total)?;
+        writer.weight(&cpu.packed(slot)?).map_err(Error::Write)?;
+    }
+    control.check(total, total)?;
+    writer.finish().map_err(Error::Write)
+}
+
+/// Bytes of the file that [`pack`] writes.
+///
+/// # Errors
+///
+/// If the plan does not fit the model.
+pub fn bytes(model: &Model, plan: &Plan, cpu: &Cpu) -> Result<u64, Error> {
+    contents(model, plan, cpu)?.0.bytes().map_err(Error::Write)
+}
+
+/// What the file will hold, and its weights in order.
+fn contents(model: &Model, plan: &Plan, cpu: &Cpu) -> Result<(Contents, Vec<Slot>), Error> {
     let plan = plan.clone().with_precision(Precision::Bf16);
     plan.check(model).map_err(|fault| Error::Request(format!("the plan does not fit: {fault}")))?;
     let components = slots(model, &plan, cpu)?;
@@ -40,15 +62,7 @@ pub fn pack<W: Write>(
     for (component, slots) in &components {
         contents.weights.extend(listed(component, slots, model, cpu)?);
     }
-    let mut writer = Writer::new(out, &contents).map_err(Error::Write)?;
-    let slots = || components.iter().flat_map(|(_, slots)| slots);
-    let total = slots().count();
-    for (i, slot) in slots().enumerate() {
-        control.check(i, total)?;
-        writer.weight(&cpu.packed(slot)?).map_err(Error::Write)?;
-    }
-    control.check(total, total)?;
-    writer.finish().map_err(Error::Write)
+    Ok((contents, components.into_iter().flat_map(|(_, slots)| slots).collect()))
 }
 
 /// The weights that a picture needs, in the order in which it needs them.

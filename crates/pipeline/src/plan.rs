@@ -83,6 +83,25 @@ impl Plan {
         self
     }
 
+    /// The same with these schemes for the layers of one component; `None` is real. The most common one becomes its
+    /// default, which also says how attention computes.
+    pub fn with_layers(
+        mut self,
+        component: &str,
+        layers: BTreeMap<String, Option<Scheme>>,
+    ) -> Self {
+        let mut counts: BTreeMap<Option<Scheme>, usize> = BTreeMap::new();
+        for scheme in layers.values() {
+            *counts.entry(*scheme).or_default() += 1;
+        }
+        let schemes = counts.into_iter().filter(|(scheme, _)| scheme.is_some());
+        let common = schemes.max_by_key(|(_, count)| *count).and_then(|(scheme, _)| scheme);
+        let mut formats = Formats::uniform(common);
+        formats.layers = layers.into_iter().filter(|(_, scheme)| *scheme != common).collect();
+        self.components.insert(component.to_owned(), formats);
+        self
+    }
+
     /// The same with another precision of real numbers.
     pub fn with_precision(self, precision: Precision) -> Self {
         Self { precision, ..self }

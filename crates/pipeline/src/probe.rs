@@ -15,7 +15,7 @@ use crate::denoise::{Condition, Geometry, record};
 use crate::request::{Phase, Watch};
 use crate::text_to_image::Settings;
 use crate::trajectory::Trajectory;
-use crate::{Error, Event, Picture, Request, TextToImage, text};
+use crate::{Error, Event, Picture, Plan, Request, TextToImage, text};
 
 /// A network with pictures that it drew, ready to be changed in one layer.
 pub struct Probe<'a, 'w, D: Device> {
@@ -184,9 +184,19 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
     /// # Errors
     ///
     /// As [`Probe::measure`].
-    pub fn floor(&mut self) -> Result<Effect, Error> {
+    pub fn rounding(&mut self) -> Result<Effect, Error> {
         self.go_to(NodeId::FIRST)?;
         self.effect(&tensor::Plan::uniform(Precision::Bf16), Look::Picture)
+    }
+
+    /// What becomes of the network with all formats of a plan together.
+    ///
+    /// # Errors
+    ///
+    /// As [`Probe::measure`].
+    pub fn compare(&mut self, plan: &Plan) -> Result<Effect, Error> {
+        self.go_to(NodeId::FIRST)?;
+        self.effect(&plan.clone().with_precision(Precision::F32).component("unet"), Look::Picture)
     }
 
     /// Run all pictures by another plan, from the front on.
@@ -419,7 +429,7 @@ mod tests {
             for layer in [&layers[3], &layers[20], &layers[7]] {
                 assert_eq!(probe.measure(layer, float, Look::Picture).unwrap(), same);
             }
-            assert!(probe.floor().unwrap().sqnr < SAME);
+            assert!(probe.rounding().unwrap().sqnr < SAME);
             // Weights of changed layers do not pile up.
             let alone = probe.measure(&layers[9], integers("w4a8"), Look::Prediction).unwrap();
             probe.measure(&layers[10], integers("w4a8"), Look::Prediction).unwrap();

@@ -10,11 +10,14 @@
 //! | scores and costs as files | [`table`] |
 //! | how the bits are shared, and which shares are tried | [`budget`] |
 //! | the most sensitive layers taken out, the bits of the others | [`allocation`] |
+//! | scores by measuring, as files | [`sensitivity`], [`metrics`] |
+//! | formats by the bytes that they take | [`formats`] |
 //! | the integer programme of one group | [`programme`], [`knapsack`] |
 
 pub mod allocation;
 pub mod budget;
 mod error;
+pub mod formats;
 mod grid;
 pub mod group;
 pub mod kind;

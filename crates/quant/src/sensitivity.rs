@@ -47,8 +47,8 @@ pub struct Header {
     pub formats: Vec<String>,
     /// Names of all layers, as the network runs them.
     pub layers: Vec<String>,
-    /// What rounding real numbers to 16 bits does: differences below this are none.
-    pub floor: Effect,
+    /// What rounding all real numbers to 16 bits does.
+    pub rounding: Effect,
     /// The part of the layers that is here.
     pub shard: Option<Shard>,
 }
@@ -127,6 +127,16 @@ impl Header {
     pub fn places(&self) -> impl Iterator<Item = usize> + use<> {
         let (shard, count) = (self.shard, self.layers.len());
         (0..count).filter(move |&place| shard.is_none_or(|shard| shard.has(place)))
+    }
+
+    /// The part of one layer in what rounding to 16 bits does, as if all layers had the same: what is finer than this is
+    /// as good as real numbers.
+    pub fn floor(&self) -> Effect {
+        let layers = self.layers.len().max(1) as f64;
+        Effect {
+            sqnr: self.rounding.sqnr + 10.0 * layers.log10(),
+            ssim: self.rounding.ssim.map(|ssim| 1.0 - (1.0 - ssim) / layers),
+        }
     }
 
     /// Whether two files were measured alike, as parts or wholes.

@@ -1,5 +1,7 @@
 //! A model → one packed file.
 
+mod search;
+
 use std::io::BufWriter;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -28,9 +30,12 @@ pub(crate) fn run(args: &Quantize) -> Result<()> {
         "{} is packed already; name the original model with -m",
         model.name
     );
-    let plan = plan(args, &model)?;
     let cpu = engine::cpu(args.threads)?;
     ctrlc::set_handler(|| CANCEL.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
+    let plan = match args.target {
+        Some(target) => search::run(args, target, (&model, &cpu, &CANCEL))?,
+        None => plan(args, &model)?,
+    };
     let file = output::temporary(path)?;
     let progress = Progress::new(Details::None);
     let show = |done, total| progress.work("quantize", done, total);

@@ -41,7 +41,7 @@ pub(crate) fn run(args: &args::Sensitivity) -> Result<()> {
         look: if args.all_pictures { Pictures::OfAll } else { Pictures::OfContent },
         shard: args.shard,
     };
-    what.measure(&model, &cpu, &args.output)
+    what.measure(&model, &cpu, (&args.output, &CANCEL))
 }
 
 /// What is to be measured.
@@ -67,10 +67,15 @@ pub(crate) enum Pictures {
 
 impl What<'_> {
     /// Measure all layers into a file, or go on where it was interrupted.
-    pub(crate) fn measure(&self, model: &Model, cpu: &Cpu, path: &Path) -> Result<()> {
+    pub(crate) fn measure(
+        &self,
+        model: &Model,
+        cpu: &Cpu,
+        (path, cancel): (&Path, &AtomicBool),
+    ) -> Result<()> {
         let progress = Progress::new(Details::None);
         let observer = |event| progress.tell(event);
-        let watch = Watch { cancel: Some(&CANCEL), observer: Some(&observer) };
+        let watch = Watch { cancel: Some(cancel), observer: Some(&observer) };
         let plan = Plan::float(Precision::F32);
         let pipeline = TextToImage::new(cpu, model, &plan);
         let mut probe = Probe::new(&pipeline, &self.request, &watch)?;
@@ -111,12 +116,12 @@ impl What<'_> {
             guidance: settings.guidance,
             formats: std::iter::once(FLOAT.to_owned()).chain(formats).collect(),
             layers: probe.layers().iter().map(|layer| layer.name.clone()).collect(),
-            floor: probe.floor()?,
+            rounding: probe.rounding()?,
             shard: self.shard,
         })
     }
 
-    /// One format of one layer. Real numbers are as far away as rounding to 16 bits takes them.
+    /// One format of one layer. Real numbers are as far away as their rounding to 16 bits takes them.
     fn record(
         &self,
         probe: &mut Probe<'_, '_, Cpu>,
@@ -129,7 +134,7 @@ impl What<'_> {
         let look = self.look.at(&layer.name);
         let effect = match scheme {
             Some(_) => probe.measure(&layer, numbers, look)?,
-            None => header.floor,
+            None => header.floor(),
         };
         let bytes = probe.bytes(&layer, numbers) as u64;
         let (name, weights) = (layer.name, layer.weights as u64);

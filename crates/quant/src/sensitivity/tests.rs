@@ -13,7 +13,7 @@ fn header(shard: Option<Shard>) -> Header {
         guidance: 0.0,
         formats: vec!["float".into(), "w8a8".into()],
         layers: ["conv_in", "ff", "conv_out"].map(str::to_owned).to_vec(),
-        floor: Effect { sqnr: 40.5, ssim: Some(0.9) },
+        rounding: Effect { sqnr: 40.5, ssim: Some(0.9) },
         shard,
     }
 }

@@ -24,6 +24,19 @@ pub struct Contents {
     pub weights: Vec<(String, String, Form)>,
 }
 
+impl Contents {
+    /// Bytes of the whole file.
+    ///
+    /// # Errors
+    ///
+    /// If something in it cannot be written as JSON.
+    pub fn bytes(&self) -> io::Result<u64> {
+        let tensors = tensors(self);
+        let data: usize = tensors.iter().map(|tensor| tensor.bytes).sum();
+        Ok((header(self, &tensors)?.len() + data) as u64)
+    }
+}
+
 /// A file that is being written.
 #[derive(Debug)]
 pub struct Writer<W> {

@@ -1,0 +1,190 @@
+//! A target → the plan that serves it best: measure, choose, compare.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, Result};
+use pipeline::probe::Probe;
+use pipeline::{Model, Plan, Request, TextToImage, Watch, pack};
+use quant::formats::{self, Formats};
+use quant::sensitivity::{Effect, FLOAT, Sensitivity};
+use serde::{Deserialize, Serialize};
+use tensor::{Cpu, Precision, Scheme};
+
+use crate::args::{Quantize, Target};
+use crate::commands::drawing;
+use crate::commands::sensitivity::{Pictures, What};
+use crate::output;
+use crate::report::{self, Details, Progress, Unmet};
+
+/// What units add to the bits of a weight at most.
+const UNITS: f64 = 0.3;
+
+/// The component whose layers are measured.
+const UNET: &str = "unet";
+
+/// What works: a model, a CPU, and the flag that stops them.
+type Engine<'a> = (&'a Model, &'a Cpu, &'a AtomicBool);
+
+/// Plans that were compared, as they are kept in the work folder.
+#[derive(Debug, Serialize, Deserialize)]
+struct Comparison {
+    prompts: Vec<String>,
+    seed: u64,
+    /// Checksum of what was measured, by which the plans were chosen.
+    measured: u32,
+    plans: Vec<Compared>,
+}
+
+/// A plan, and what becomes of pictures that were not measured.
+#[derive(Debug, Serialize, Deserialize)]
+struct Compared {
+    ratio: f64,
+    objective: String,
+    bytes: u64,
+    effect: Effect,
+    layers: BTreeMap<String, String>,
+}
+
+/// The plan for this target.
+pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result<Plan> {
+    let (model, cpu, cancel) = engine;
+    let work = work(args);
+    fs::create_dir_all(&work).with_context(|| {
+        format!("cannot make the folder {}; choose another with --work", work.display())
+    })?;
+    let schemes = [8, 4, 2].map(|bits| format!("w{bits}a{}", target.acts).parse::<Scheme>());
+    let schemes: Vec<Scheme> =
+        schemes.into_iter().collect::<Result<_, String>>().map_err(anyhow::Error::msg)?;
+    let what = What {
+        request: drawing::pictures(&args.pictures, 0)?,
+        formats: &schemes,
+        look: Pictures::OfContent,
+        shard: None,
+    };
+    let held_out = drawing::pictures(&args.pictures, args.pictures.count as usize)?;
+    let scores = work.join("sensitivity.jsonl");
+    what.measure(model, cpu, (&scores, cancel))?;
+    let measured = Sensitivity::read(&scores)?;
+    let bytes = budget(args, target, &measured, (model, cpu))?;
+    let candidates = formats::candidates(&measured, bytes);
+    if candidates.is_empty() {
+        let (bytes, least) = (bytes / 1e6, formats::least_bytes(&measured) / 1e6);
+        return Err(Unmet(format!(
+            "no formats keep the UNet's weights within {bytes:.1} MB; the least is {least:.1} MB, so ask for more"
+        ))
+        .into());
+    }
+    let plans =
+        compare(&candidates, &measured, (&held_out, &work.join("candidates.json")), engine)?;
+    let key = |plan: &Compared| (plan.effect.ssim.unwrap_or(0.0), plan.effect.sqnr);
+    let best = plans.iter().max_by(|a, b| {
+        let ((a, x), (b, y)) = (key(a), key(b));
+        a.total_cmp(&b).then(x.total_cmp(&y))
+    });
+    let best = best.context("no plan was compared")?;
+    report::say(&format!(
+        "best of {} plans, on prompts that were not measured: similarity {:.4}, {:.2} dB; {:.1} MB of UNet weights",
+        plans.len(),
+        key(best).0,
+        key(best).1,
+        best.bytes as f64 / 1e6
+    ));
+    let plan = plan(&best.layers)?;
+    let names = model.components().map(|component| component.name);
+    output::save(&work.join("plan.toml"), plan.to_toml(names).as_bytes())?;
+    Ok(plan)
+}
+
+/// The folder that was named, or one beside the output.
+fn work(args: &Quantize) -> PathBuf {
+    args.work.clone().unwrap_or_else(|| args.output.with_extension("work"))
+}
+
+/// These formats for the UNet. Text encoders are small beside it, and a decoder of few bits draws visible noise, so they
+/// take 8 bits with the same activations.
+fn plan(layers: &BTreeMap<String, String>) -> Result<Plan> {
+    let scheme = |format: &String| match format.as_str() {
+        FLOAT => Ok(None),
+        scheme => scheme.parse::<Scheme>().map(Some).map_err(anyhow::Error::msg),
+    };
+    let layers = layers.iter().map(|(name, format)| Ok((name.clone(), scheme(format)?)));
+    let layers: BTreeMap<String, Option<Scheme>> = layers.collect::<Result<_>>()?;
+    let eight: Scheme = "w8a8".parse().map_err(anyhow::Error::msg)?;
+    let activations = layers.values().flatten().next().unwrap_or(&eight).activations;
+    let others = Plan::uniform(Scheme { activations, ..eight }, Precision::Bf16);
+    Ok(others.with_layers(UNET, layers))
+}
+
+/// Bytes that the UNet's weights may take.
+fn budget(
+    args: &Quantize,
+    target: Target,
+    measured: &Sensitivity,
+    (model, cpu): (&Model, &Cpu),
+) -> Result<f64> {
+    let Some(budget) = args.budget else {
+        let weights: u64 = measured.layers().map(|(_, records)| records[0].weights).sum();
+        return Ok(weights as f64 * (target.weights + UNITS) / 8.0);
+    };
+    // What the file takes beside the UNet's weights hardly depends on their formats.
+    let smallest = measured.layers().filter_map(|(_, r)| r.iter().min_by_key(|r| r.bytes));
+    let layers = smallest.map(|record| (record.layer.clone(), record.format.clone())).collect();
+    let file = pack::bytes(model, &plan(&layers)?, cpu)? as f64;
+    let others = file - formats::least_bytes(measured);
+    // Weights begin at pages.
+    let gaps = 4096.0 * measured.header.layers.len() as f64;
+    Ok(budget.as_u64() as f64 - others - gaps)
+}
+
+/// Draw with every plan, or go on where that was interrupted.
+fn compare(
+    candidates: &[Formats],
+    measured: &Sensitivity,
+    (request, path): (&Request, &Path),
+    (model, cpu, cancel): Engine<'_>,
+) -> Result<Vec<Compared>> {
+    let mut all = Comparison {
+        prompts: request.prompts.clone(),
+        seed: request.seed,
+        measured: crc32fast::hash(measured.to_text().as_bytes()),
+        plans: Vec::new(),
+    };
+    let there = fs::read(path).ok();
+    let there = there.and_then(|bytes| serde_json::from_slice::<Comparison>(&bytes).ok());
+    let there = there.filter(|there| {
+        (&there.prompts, there.seed, there.measured) == (&all.prompts, all.seed, all.measured)
+    });
+    let known = there.map(|there| there.plans).unwrap_or_default();
+    let progress = Progress::new(Details::None);
+    let observer = |event| progress.tell(event);
+    let watch = Watch { cancel: Some(cancel), observer: Some(&observer) };
+    let real = Plan::float(Precision::F32);
+    let pipeline = TextToImage::new(cpu, model, &real);
+    let mut probe = None;
+    for (i, candidate) in candidates.iter().enumerate() {
+        progress.work("compare", i, candidates.len());
+        let known = known.iter().find(|plan| plan.layers == candidate.layers);
+        let effect = if let Some(plan) = known {
+            plan.effect
+        } else {
+            let probe = match &mut probe {
+                Some(probe) => probe,
+                None => probe.insert(Probe::new(&pipeline, request, &watch)?),
+            };
+            probe.compare(&plan(&candidate.layers)?)?
+        };
+        all.plans.push(Compared {
+            ratio: candidate.ratio,
+            objective: candidate.objective.name().to_owned(),
+            bytes: candidate.bytes,
+            effect,
+            layers: candidate.layers.clone(),
+        });
+        output::save(path, &serde_json::to_vec_pretty(&all)?)?;
+    }
+    progress.finish();
+    Ok(all.plans)
+}
