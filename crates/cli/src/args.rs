@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Sensitivity(Box<Sensitivity>),
     /// Choose the bits of each layer from measured scores
     Allocate(Allocate),
+    /// Compare the pictures of a quantized model with those of the original
+    Evaluate(Box<Evaluate>),
     /// Show a model's components, layers, bytes and memory plan
     Inspect(Inspect),
     /// Show what this machine can do and which kernels will run
@@ -42,7 +44,7 @@ pub(crate) enum Command {
 }
 
 /// Where the model is.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Source {
     /// A diffusers folder, a single-file checkpoint or a packed .mixdq file; without it, the bundled model
     #[arg(short, long, value_name = "PATH")]
@@ -316,6 +318,80 @@ pub(crate) struct Sensitivity {
     /// Threads to compute with [default: all cores]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
+}
+
+/// Compare the pictures of a quantized model with those of the original.
+#[derive(Args, Debug)]
+pub(crate) struct Evaluate {
+    #[command(flatten)]
+    pub(crate) source: Source,
+
+    /// The original model, which draws with real numbers
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) reference: PathBuf,
+
+    /// Schemes to set beside: the original with the same one for every layer of its UNet: w8a8, w4a8, …
+    #[arg(long, value_name = "SCHEME,…", value_delimiter = ',')]
+    pub(crate) beside: Vec<Scheme>,
+
+    #[command(flatten)]
+    pub(crate) pictures: Pictures,
+
+    /// Prompts to leave out at the beginning of the list
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) skip: u32,
+
+    /// What the mean must be at least, such as ssim=0.9, psnr=25 or sqnr=15; else the exit status is 3
+    #[arg(long, value_name = "SCORE=LEAST,…", value_delimiter = ',')]
+    pub(crate) require: Vec<Requirement>,
+
+    /// The folder in which `quantize --target` kept what it measured, for the report
+    #[arg(long, value_name = "DIR", requires = "html")]
+    pub(crate) work: Option<PathBuf>,
+
+    /// Where a report goes, as one page
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+
+    /// Where all figures go as JSON; `-` for standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Threads to compute with [default: all cores]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+}
+
+/// What the mean of a score must be at least.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Requirement {
+    /// Of what.
+    pub(crate) score: Score,
+    /// The least.
+    pub(crate) least: f64,
+}
+
+/// How near a picture is to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Score {
+    /// Structural similarity of pictures
+    Ssim,
+    /// Peak signal-to-noise ratio of pictures in decibels
+    Psnr,
+    /// Signal-to-noise ratio of latents in decibels
+    Sqnr,
+}
+
+impl FromStr for Requirement {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fault = || format!("unknown requirement {text:?}, use ssim=0.9, psnr=25 or sqnr=15");
+        let (score, least) = text.split_once('=').ok_or_else(fault)?;
+        let score = Score::from_str(score, false).map_err(|_| fault())?;
+        let least = least.parse().ok().filter(|least: &f64| least.is_finite());
+        Ok(Self { score, least: least.ok_or_else(fault)? })
+    }
 }
 
 /// Choose the bits of each layer from measured scores.

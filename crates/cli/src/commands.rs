@@ -5,6 +5,7 @@ pub(crate) mod bench;
 pub(crate) mod doctor;
 pub(crate) mod drawing;
 pub(crate) mod engine;
+pub(crate) mod evaluate;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod memory;

@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod knobs;
 mod output;
+mod page;
 mod report;
 
 use std::process::ExitCode;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => commands::generate::run(&args),
         Command::Quantize(args) => commands::quantize::run(&args),
         Command::Sensitivity(args) => commands::sensitivity::run(&args),
+        Command::Evaluate(args) => commands::evaluate::run(&args),
         Command::Allocate(args) => commands::allocate::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Doctor => commands::doctor::run(),

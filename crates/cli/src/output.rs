@@ -98,7 +98,7 @@ pub(crate) fn temporary(path: &Path) -> Result<tempfile::NamedTempFile> {
 }
 
 /// A PNG with the picture's description under the key `parameters`, as other programs read it.
-fn encode(picture: &Picture, parameters: &str) -> Result<Vec<u8>> {
+pub(crate) fn encode(picture: &Picture, parameters: &str) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, picture.width as u32, picture.height as u32);
     encoder.set_color(png::ColorType::Rgb);

@@ -18,13 +18,13 @@ pub(crate) fn run<D: Device>(
     pipeline: &TextToImage<'_, D>,
     request: &Request,
     settings: &Settings,
-    (latents, watch): (Vec<Vec<f32>>, &Watch<'_>),
+    (latents, watch): (&[Vec<f32>], &Watch<'_>),
     deliver: &mut dyn FnMut(usize, Picture) -> bool,
 ) -> Result<(), Error> {
     let total = latents.len();
     let mut pictures = Pictures::new(pipeline, request, (settings, total), watch)?;
-    for (index, latents) in latents.into_iter().enumerate() {
-        if !deliver(index, pictures.decode(&latents, (index, total))?) {
+    for (index, latents) in latents.iter().enumerate() {
+        if !deliver(index, pictures.decode(latents, (index, total))?) {
             break;
         }
     }

@@ -47,6 +47,8 @@ pub struct Drawn<'a> {
     pub prompt: &'a str,
     /// Its seed.
     pub seed: u64,
+    /// What it was decoded from: `[channels, height, width]`, at the sampler's scale.
+    pub latents: &'a [f32],
     /// The picture.
     pub picture: Picture,
 }
@@ -146,10 +148,11 @@ impl<'a, D: Device> TextToImage<'a, D> {
         let latents = self.latents(request, watch)?;
         let mut result = Ok(());
         timed(watch, Phase::Decode, || {
-            decode::run(self, request, &settings, (latents, watch), &mut |index, picture| {
+            decode::run(self, request, &settings, (&latents, watch), &mut |index, picture| {
                 let (prompt, seed) =
                     (&request.prompts[index / request.pictures], request.seed_of(index));
-                result = deliver(Drawn { index, prompt, seed, picture });
+                let latents = &latents[index];
+                result = deliver(Drawn { index, prompt, seed, latents, picture });
                 result.is_ok()
             })
         })?;

@@ -6,7 +6,8 @@ use anyhow::{Context, Result, bail};
 use kernels::isa::Level;
 use pipeline::Plan;
 use pipeline::model::{Extras, Model};
-use tensor::{Cpu, Precision};
+use tensor::scheme::{Granularity, WeightBits, WeightScheme};
+use tensor::{Cpu, Precision, Scheme};
 
 use crate::args::{Engine, PrecisionArg, Source};
 use crate::knobs;
@@ -59,6 +60,13 @@ pub(crate) fn plan(typed: &Engine, model: &Model, cpu: &Cpu) -> Result<Plan> {
         (None, Some(scheme)) => Plan::uniform(scheme, precision),
         (None, None) => Plan::float(precision),
     })
+}
+
+/// The plan that gives every layer of the UNet this scheme. Text encoders are small beside it, and a decoder of few bits
+/// draws visible noise, so they take 8 bits with the same activations.
+pub(crate) fn uniform_unet(scheme: Scheme, precision: Precision) -> Plan {
+    let weights = WeightScheme { bits: WeightBits::Eight, granularity: Granularity::Channel };
+    Plan::uniform(Scheme { weights, ..scheme }, precision).with_component("unet", scheme)
 }
 
 /// Open the model that was named, or the bundled one.

@@ -1,6 +1,6 @@
 //! A model → one packed file.
 
-mod search;
+pub(crate) mod search;
 
 use std::io::BufWriter;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use pipeline::Plan;
 use pipeline::model::Model;
-use tensor::{Control, Precision, Scheme};
+use tensor::{Control, Precision};
 
 use super::engine;
 use crate::args::Quantize;
@@ -47,6 +47,9 @@ pub(crate) fn run(args: &Quantize) -> Result<()> {
     output::keep(file, path)?;
     progress.total(start.elapsed());
     report::say(&format!("{}: {:.1} MiB", path.display(), bytes as f64 / f64::from(1 << 20)));
+    if let Some(target) = args.target {
+        search::report(args, target, (&model, &cpu, &CANCEL))?;
+    }
     Ok(())
 }
 
@@ -63,10 +66,6 @@ fn plan(args: &Quantize, model: &Model) -> Result<Plan> {
     if let Some(scheme) = args.scheme {
         return Ok(Plan::uniform(scheme, Precision::Bf16));
     }
-    let scheme = |bits: u8| -> Result<Scheme> {
-        format!("w{bits}a{}", args.acts).parse().map_err(anyhow::Error::msg)
-    };
-    // Text encoders are small beside the UNet, and a decoder of few bits draws visible noise.
-    let others = Plan::uniform(scheme(8)?, Precision::Bf16);
-    Ok(others.with_component("unet", scheme(args.weights)?))
+    let scheme = format!("w{}a{}", args.weights, args.acts).parse().map_err(anyhow::Error::msg)?;
+    Ok(engine::uniform_unet(scheme, Precision::Bf16))
 }

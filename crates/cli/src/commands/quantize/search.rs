@@ -13,11 +13,19 @@ use quant::sensitivity::{Effect, FLOAT, Sensitivity};
 use serde::{Deserialize, Serialize};
 use tensor::{Cpu, Precision, Scheme};
 
-use crate::args::{Quantize, Target};
+use crate::args::{Quantize, Source, Target};
 use crate::commands::drawing;
+use crate::commands::engine::{self, uniform_unet};
+use crate::commands::evaluate::{self, Models};
 use crate::commands::sensitivity::{Pictures, What};
 use crate::output;
 use crate::report::{self, Details, Progress, Unmet};
+
+/// Where the work folder keeps what was measured.
+pub(crate) const SCORES: &str = "sensitivity.jsonl";
+
+/// Where the work folder keeps the plans that were compared.
+pub(crate) const CANDIDATES: &str = "candidates.json";
 
 /// What units add to the bits of a weight at most.
 const UNITS: f64 = 0.3;
@@ -30,21 +38,21 @@ type Engine<'a> = (&'a Model, &'a Cpu, &'a AtomicBool);
 
 /// Plans that were compared, as they are kept in the work folder.
 #[derive(Debug, Serialize, Deserialize)]
-struct Comparison {
+pub(crate) struct Comparison {
     prompts: Vec<String>,
     seed: u64,
     /// Checksum of what was measured, by which the plans were chosen.
     measured: u32,
-    plans: Vec<Compared>,
+    pub(crate) plans: Vec<Compared>,
 }
 
 /// A plan, and what becomes of pictures that were not measured.
 #[derive(Debug, Serialize, Deserialize)]
-struct Compared {
-    ratio: f64,
-    objective: String,
-    bytes: u64,
-    effect: Effect,
+pub(crate) struct Compared {
+    pub(crate) ratio: f64,
+    pub(crate) objective: String,
+    pub(crate) bytes: u64,
+    pub(crate) effect: Effect,
     layers: BTreeMap<String, String>,
 }
 
@@ -65,7 +73,7 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
         shard: None,
     };
     let held_out = drawing::pictures(&args.pictures, args.pictures.count as usize)?;
-    let scores = work.join("sensitivity.jsonl");
+    let scores = work.join(SCORES);
     what.measure(model, cpu, (&scores, cancel))?;
     let measured = Sensitivity::read(&scores)?;
     let bytes = budget(args, target, &measured, (model, cpu))?;
@@ -77,8 +85,7 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
         ))
         .into());
     }
-    let plans =
-        compare(&candidates, &measured, (&held_out, &work.join("candidates.json")), engine)?;
+    let plans = compare(&candidates, &measured, (&held_out, &work.join(CANDIDATES)), engine)?;
     let key = |plan: &Compared| (plan.effect.ssim.unwrap_or(0.0), plan.effect.sqnr);
     let best = plans.iter().max_by(|a, b| {
         let ((a, x), (b, y)) = (key(a), key(b));
@@ -98,13 +105,27 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
     Ok(plan)
 }
 
+/// Draw with the packed model prompts that nothing was chosen by, and write down how near they are to the original's.
+pub(super) fn report(args: &Quantize, target: Target, engine: Engine<'_>) -> Result<()> {
+    let (reference, cpu, cancel) = engine;
+    let source = Source { model: Some(args.output.clone()), ..Source::default() };
+    let model = engine::model(&source)?;
+    let request = drawing::pictures(&args.pictures, 2 * args.pictures.count as usize)?;
+    let naive = format!("w{}a{}", if target.weights < 6.0 { 4 } else { 8 }, target.acts);
+    let naive: Scheme = naive.parse().map_err(anyhow::Error::msg)?;
+    let models = Models { reference, model: &model, beside: &[naive] };
+    let folder = work(args);
+    evaluate::write_report(&models, &request, (&folder, cpu, cancel))?;
+    report::say(&format!("report: {}", folder.join("report.html").display()));
+    Ok(())
+}
+
 /// The folder that was named, or one beside the output.
 fn work(args: &Quantize) -> PathBuf {
     args.work.clone().unwrap_or_else(|| args.output.with_extension("work"))
 }
 
-/// These formats for the UNet. Text encoders are small beside it, and a decoder of few bits draws visible noise, so they
-/// take 8 bits with the same activations.
+/// These formats for the UNet.
 fn plan(layers: &BTreeMap<String, String>) -> Result<Plan> {
     let scheme = |format: &String| match format.as_str() {
         FLOAT => Ok(None),
@@ -112,9 +133,8 @@ fn plan(layers: &BTreeMap<String, String>) -> Result<Plan> {
     };
     let layers = layers.iter().map(|(name, format)| Ok((name.clone(), scheme(format)?)));
     let layers: BTreeMap<String, Option<Scheme>> = layers.collect::<Result<_>>()?;
-    let eight: Scheme = "w8a8".parse().map_err(anyhow::Error::msg)?;
-    let activations = layers.values().flatten().next().unwrap_or(&eight).activations;
-    let others = Plan::uniform(Scheme { activations, ..eight }, Precision::Bf16);
+    let any = layers.values().flatten().next();
+    let others = any.map_or_else(Plan::default, |any| uniform_unet(*any, Precision::Bf16));
     Ok(others.with_layers(UNET, layers))
 }
 

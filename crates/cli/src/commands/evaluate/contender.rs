@@ -1,0 +1,157 @@
+//! One model's pictures, how near they are to the original's, and what they cost.
+
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use pipeline::memory::Layer;
+use pipeline::{Drawn, Model, Picture, Plan, Request, TextToImage, Watch, pack};
+use quant::metrics::{self, Noise};
+use serde::Serialize;
+use tensor::{Cpu, LayerFormat};
+
+use crate::report::{Details, Progress};
+
+/// A model that draws all pictures.
+#[derive(Debug, Serialize)]
+pub(crate) struct Contender {
+    pub(crate) name: String,
+    /// Of its file; of the file that it would be packed into where it is not packed.
+    pub(crate) bytes: u64,
+    /// Bytes in use at the same time, as planned.
+    pub(crate) planned_peak: usize,
+    /// Wall time of one picture, loading included.
+    pub(crate) seconds: f64,
+    /// None for the reference.
+    pub(crate) mean: Option<Likeness>,
+    /// The least of each score.
+    pub(crate) worst: Option<Likeness>,
+    pub(crate) pictures: Vec<Scored>,
+    /// Stored bits of each weight of the UNet's layers, in the order in which they run.
+    pub(crate) bits: Vec<LayerBits>,
+    #[serde(skip)]
+    pub(crate) drawn: Vec<Picture>,
+    #[serde(skip)]
+    latents: Vec<Vec<f32>>,
+}
+
+/// How near a picture is to the original's.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Likeness {
+    pub(crate) ssim: f64,
+    /// In decibels.
+    pub(crate) psnr: f64,
+    /// Of the latents, in decibels.
+    pub(crate) sqnr: f64,
+}
+
+/// A picture and its scores.
+#[derive(Debug, Serialize)]
+pub(crate) struct Scored {
+    pub(crate) prompt: String,
+    pub(crate) seed: u64,
+    #[serde(flatten)]
+    pub(crate) likeness: Likeness,
+}
+
+/// What a weight of a layer takes.
+#[derive(Debug, Serialize)]
+pub(crate) struct LayerBits {
+    pub(crate) layer: String,
+    pub(crate) format: String,
+    /// Units included.
+    pub(crate) bits: f64,
+}
+
+impl Contender {
+    /// Draw all pictures of a request.
+    pub(crate) fn draw(
+        name: &str,
+        (model, plan): (&Model, &Plan),
+        request: &Request,
+        (cpu, cancel): (&Cpu, &AtomicBool),
+    ) -> Result<Self> {
+        let progress = Progress::new(Details::None);
+        let observer = |event| progress.tell(event);
+        let watch = Watch { cancel: Some(cancel), observer: Some(&observer) };
+        let pipeline = TextToImage::new(cpu, model, plan);
+        let settings = pipeline.settings(request)?;
+        let memory = pipeline.memory(request, &settings)?;
+        let bytes = match &model.packed {
+            Some(packed) => std::fs::metadata(packed.file.path())?.len(),
+            None => pack::bytes(model, plan, cpu)?,
+        };
+        let of_unet = memory.iter().filter(|part| part.name.starts_with("unet"));
+        let bits = of_unet.flat_map(|part| &part.layers).map(|layer| LayerBits::new(layer, model));
+        let mut contender = Self {
+            name: name.to_owned(),
+            bytes,
+            planned_peak: memory.iter().map(pipeline::memory::Resident::peak).max().unwrap_or(0),
+            seconds: 0.0,
+            mean: None,
+            worst: None,
+            pictures: Vec::new(),
+            bits: bits.collect(),
+            drawn: Vec::with_capacity(request.total()),
+            latents: Vec::with_capacity(request.total()),
+        };
+        let start = Instant::now();
+        pipeline.draw(request, &watch, &mut |drawn: Drawn<'_>| {
+            contender.latents.push(drawn.latents.to_vec());
+            contender.drawn.push(drawn.picture);
+            Ok::<(), anyhow::Error>(())
+        })??;
+        contender.seconds = start.elapsed().as_secs_f64() / request.total() as f64;
+        progress.finish();
+        Ok(contender)
+    }
+
+    /// Score all pictures against those of the reference.
+    pub(crate) fn compare(&mut self, reference: &Self, request: &Request) -> Result<()> {
+        for (index, (own, theirs)) in self.drawn.iter().zip(&reference.drawn).enumerate() {
+            let size = [own.height, own.width];
+            ensure!(
+                size == [theirs.height, theirs.width],
+                "the models draw pictures of other sizes"
+            );
+            ensure!(
+                size.iter().min() >= Some(&metrics::LEAST_SIDE),
+                "the pictures are too small to compare"
+            );
+            let mut noise = Noise::default();
+            noise.add(&reference.latents[index], &self.latents[index]);
+            let likeness = Likeness {
+                ssim: metrics::ssim(&theirs.rgb, &own.rgb, size),
+                psnr: metrics::psnr(&theirs.rgb, &own.rgb),
+                sqnr: noise.sqnr(),
+            };
+            let prompt = request.prompts[index / request.pictures].clone();
+            self.pictures.push(Scored { prompt, seed: request.seed_of(index), likeness });
+        }
+        let each =
+            |score: fn(&Likeness) -> f64| self.pictures.iter().map(move |p| score(&p.likeness));
+        let count = self.pictures.len() as f64;
+        let mean = |score: fn(&Likeness) -> f64| each(score).sum::<f64>() / count;
+        let least = |score: fn(&Likeness) -> f64| each(score).fold(f64::INFINITY, f64::min);
+        let of = |all: &dyn Fn(fn(&Likeness) -> f64) -> f64| Likeness {
+            ssim: all(|l| l.ssim),
+            psnr: all(|l| l.psnr),
+            sqnr: all(|l| l.sqnr),
+        };
+        (self.mean, self.worst) = (Some(of(&mean)), Some(of(&least)));
+        Ok(())
+    }
+}
+
+impl LayerBits {
+    fn new(layer: &Layer, model: &Model) -> Self {
+        let shape = model.unet.weights.shape(&format!("{}.weight", layer.name));
+        let weights: usize = shape.map_or(1, |shape| shape.iter().product());
+        let format = match layer.format {
+            LayerFormat::Float(_) => quant::sensitivity::FLOAT.to_owned(),
+            LayerFormat::Integer(scheme) => scheme.to_string(),
+        };
+        let bits = 8.0 * layer.bytes as f64 / weights.max(1) as f64;
+        Self { layer: layer.name.clone(), format, bits }
+    }
+}
