@@ -76,15 +76,7 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
     let scores = work.join(SCORES);
     what.measure(model, cpu, (&scores, cancel))?;
     let measured = Sensitivity::read(&scores)?;
-    let bytes = budget(args, target, &measured, (model, cpu))?;
-    let candidates = formats::candidates(&measured, bytes);
-    if candidates.is_empty() {
-        let (bytes, least) = (bytes / 1e6, formats::least_bytes(&measured) / 1e6);
-        return Err(Unmet(format!(
-            "no formats keep the UNet's weights within {bytes:.1} MB; the least is {least:.1} MB, so ask for more"
-        ))
-        .into());
-    }
+    let candidates = candidates(args, target, &measured, (model, cpu))?;
     let plans = compare(&candidates, &measured, (&held_out, &work.join(CANDIDATES)), engine)?;
     let key = |plan: &Compared| (plan.effect.ssim.unwrap_or(0.0), plan.effect.sqnr);
     let best = plans.iter().max_by(|a, b| {
@@ -138,25 +130,49 @@ fn plan(layers: &BTreeMap<String, String>) -> Result<Plan> {
     Ok(others.with_layers(UNET, layers))
 }
 
-/// Bytes that the UNet's weights may take.
-fn budget(
+/// The choices that keep to the target, or to the budget where there is one.
+fn candidates(
     args: &Quantize,
     target: Target,
     measured: &Sensitivity,
     (model, cpu): (&Model, &Cpu),
-) -> Result<f64> {
+) -> Result<Vec<Formats>> {
+    let least = formats::least_bytes(measured);
     let Some(budget) = args.budget else {
         let weights: u64 = measured.layers().map(|(_, records)| records[0].weights).sum();
-        return Ok(weights as f64 * (target.weights + UNITS) / 8.0);
+        let bytes = weights as f64 * (target.weights + UNITS) / 8.0;
+        let found = formats::candidates(measured, bytes);
+        return unless_none(found, ("the UNet's weights", bytes, least));
     };
-    // What the file takes beside the UNet's weights hardly depends on their formats.
+    let file = |layers: &BTreeMap<String, String>| -> Result<f64> {
+        Ok(pack::bytes(model, &plan(layers)?, cpu)? as f64)
+    };
     let smallest = measured.layers().filter_map(|(_, r)| r.iter().min_by_key(|r| r.bytes));
-    let layers = smallest.map(|record| (record.layer.clone(), record.format.clone())).collect();
-    let file = pack::bytes(model, &plan(&layers)?, cpu)? as f64;
-    let others = file - formats::least_bytes(measured);
-    // Weights begin at pages.
-    let gaps = 4096.0 * measured.header.layers.len() as f64;
-    Ok(budget.as_u64() as f64 - others - gaps)
+    let smallest = smallest.map(|record| (record.layer.clone(), record.format.clone())).collect();
+    let (limit, least_file) = (budget.as_u64() as f64, file(&smallest)?);
+    // Weights begin at pages, so what the file takes beside them depends on their formats a little.
+    let mut bytes = limit - (least_file - least);
+    loop {
+        let found = formats::candidates(measured, bytes);
+        let sizes: Vec<f64> =
+            found.iter().map(|formats| file(&formats.layers)).collect::<Result<_>>()?;
+        let most = sizes.into_iter().fold(0.0, f64::max);
+        if most <= limit {
+            return unless_none(found, ("the file", limit, least_file));
+        }
+        bytes -= most - limit;
+    }
+}
+
+/// The choices, or what is asked too much.
+fn unless_none(found: Vec<Formats>, (what, most, least): (&str, f64, f64)) -> Result<Vec<Formats>> {
+    if found.is_empty() {
+        let (most, least) = (most / 1e6, least / 1e6);
+        let fault =
+            format!("no formats keep {what} within {most:.3} MB; the least is {least:.3} MB");
+        return Err(Unmet(fault).into());
+    }
+    Ok(found)
 }
 
 /// Draw with every plan, or go on where that was interrupted.

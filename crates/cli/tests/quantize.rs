@@ -1,0 +1,152 @@
+//! `mixdq sensitivity`, `quantize --target` and `evaluate` on a small random pipeline.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const SMALL: [&str; 8] = ["-W", "64", "-H", "64", "--count", "1", "-b", "1"];
+
+fn pipeline() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/pipelines/tiny-sdxl-turbo")
+}
+
+fn mixdq(folder: &TempDir, command: &str, more: &[&str]) -> Command {
+    let mut mixdq = Command::new(env!("CARGO_BIN_EXE_mixdq"));
+    mixdq.current_dir(folder.path()).arg(command).args(["-t", "2"]).args(more);
+    mixdq
+}
+
+fn with_model(folder: &TempDir, command: &str, more: &[&str]) -> Command {
+    let mut mixdq = mixdq(folder, command, &SMALL);
+    mixdq.arg("-m").arg(pipeline()).args(more);
+    mixdq
+}
+
+fn done(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+fn failed(command: &mut Command, code: i32) -> String {
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(code));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{said}");
+    said
+}
+
+fn read(folder: &TempDir, name: &str) -> Vec<u8> {
+    fs::read(folder.path().join(name)).unwrap()
+}
+
+/// Layers of a few channels are padded to whole panels, so the least average of this model is beyond four bits.
+const FIVE: [&str; 2] = ["--target", "w5a8"];
+
+fn assert_same(folder: &TempDir, [a, b]: [&str; 2]) {
+    let [of_a, of_b] = [a, b].map(|name| read(folder, name));
+    let differs = of_a.iter().zip(&of_b).position(|(a, b)| a != b);
+    assert!(of_a == of_b, "{a} and {b} differ at byte {differs:?}");
+}
+
+#[test]
+fn shards_merge_to_the_bytes_of_one_run() {
+    let folder = tempfile::tempdir().unwrap();
+    done(&mut with_model(&folder, "sensitivity", &["-o", "all.jsonl", "--formats", "w8a8,w2a8"]));
+    let mut names = Vec::new();
+    for shard in ["1/3", "2/3", "3/3"] {
+        let name = format!("{}.jsonl", shard.replace('/', "-"));
+        let more = ["-o", &name, "--shard", shard, "--formats", "w8a8,w2a8"];
+        done(&mut with_model(&folder, "sensitivity", &more));
+        names.push(name);
+    }
+    let parts: Vec<&str> = names.iter().map(String::as_str).collect();
+    let merge = [&["-o", "merged.jsonl", "--merge"], &parts[..]].concat();
+    done(&mut mixdq(&folder, "sensitivity", &merge));
+    assert_same(&folder, ["merged.jsonl", "all.jsonl"]);
+
+    let merge = [&["-o", "less.jsonl", "--merge"], &parts[1..]].concat();
+    assert!(failed(&mut mixdq(&folder, "sensitivity", &merge), 2).contains("name all shards"));
+    assert!(!folder.path().join("less.jsonl").exists());
+    let said = failed(&mut with_model(&folder, "sensitivity", &["-o", "x", "--shard", "4/3"]), 2);
+    assert!(said.contains("is no shard"), "{said}");
+}
+
+#[test]
+fn work_that_was_killed_ends_with_the_same_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let quantize =
+        |name: &str| with_model(&folder, "quantize", &[&FIVE[..], &["-o", name]].concat());
+    done(&mut quantize("once.mixdq"));
+    // Two runs may end at the same step, none goes back.
+    let mut wait = Duration::from_millis(60);
+    loop {
+        let mut child = quantize("again.mixdq").spawn().unwrap();
+        std::thread::sleep(wait);
+        if child.try_wait().unwrap().is_some_and(|status| status.success()) {
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if folder.path().join("again.mixdq").exists() {
+            assert_same(&folder, ["again.mixdq", "once.mixdq"]);
+        }
+        wait = wait.mul_f32(1.4);
+    }
+    assert_same(&folder, ["again.mixdq", "once.mixdq"]);
+    for name in ["sensitivity.jsonl", "candidates.json", "plan.toml"] {
+        let [again, once] = ["again", "once"].map(|run| format!("{run}.work/{name}"));
+        assert_same(&folder, [&again, &once]);
+    }
+}
+
+#[test]
+fn a_target_is_kept_and_proved() {
+    let folder = tempfile::tempdir().unwrap();
+    done(&mut with_model(&folder, "quantize", &["--target", "w7a8", "-o", "mixed.mixdq"]));
+    let report: Value = serde_json::from_slice(&read(&folder, "mixed.work/report.json")).unwrap();
+    assert_eq!(report["contenders"].as_array().unwrap().len(), 3);
+    let page = String::from_utf8(read(&folder, "mixed.work/report.html")).unwrap();
+    assert!(page.contains("data:image/png") && !page.contains("http") && !page.contains("<script"));
+    assert_eq!(page.matches("<svg").count(), 5);
+
+    let evaluate = |more: &[&str]| {
+        let reference = pipeline();
+        let mut command = mixdq(&folder, "evaluate", &SMALL);
+        command.args(["-m", "mixed.mixdq", "-r", reference.to_str().unwrap()]).args(more);
+        command
+    };
+    let more = ["--beside", "w4a8", "--require", "ssim=0.2,psnr=5", "--json", "-"];
+    let found: Value = serde_json::from_slice(&done(&mut evaluate(&more)).stdout).unwrap();
+    let ssim = |i: usize| found["contenders"][i]["mean"]["ssim"].as_f64().unwrap();
+    // As many bytes, padding included, but where they are felt.
+    assert!(ssim(2) > ssim(1), "{} {}", ssim(2), ssim(1));
+    let said = failed(&mut evaluate(&["--require", "sqnr=149"]), 3);
+    assert!(said.contains("sqnr is") && said.contains("149 is required"), "{said}");
+}
+
+#[test]
+fn what_cannot_be_had_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let quantize = |more: &[&str]| with_model(&folder, "quantize", more);
+    let said = failed(
+        quantize(&["-o", "x.mixdq", "--target", "w4a8", "--budget", "20k"]).arg("--work=w"),
+        3,
+    );
+    assert!(said.contains("the least is"), "{said}");
+    assert!(!folder.path().join("x.mixdq").exists());
+    let said = failed(&mut quantize(&["-o", "x.mixdq", "--target", "w4a9"]), 2);
+    assert!(said.contains("unknown target"), "{said}");
+    let more = ["-o", "x.mixdq", "--target", "w4a8", "--count", "300"];
+    let said = failed(mixdq(&folder, "quantize", &more).arg("-m").arg(pipeline()), 2);
+    assert!(said.contains("prompts are needed"), "{said}");
+    // A budget for the file is kept.
+    done(quantize(&["-o", "x.mixdq", "--target", "w4a8", "--budget", "1500k"]).arg("--work=w"));
+    assert!(read(&folder, "x.mixdq").len() <= 1_500_000);
+}
