@@ -216,7 +216,8 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let foreign = name.starts_with("target") || [".venv", "dist"].contains(&name);
+        let built = name.starts_with("target") || name == "dist";
+        let foreign = built || name.starts_with(".venv");
         let cache = name == "__pycache__" || path.extension().is_some_and(|ending| ending == "tmp");
         // In a worktree `.git` is a file, which names a place outside.
         if path.is_symlink() || name == ".git" || ((foreign || cache) && path.is_dir()) {

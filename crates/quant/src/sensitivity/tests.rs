@@ -1,3 +1,5 @@
+//! Files of scores: written, cut off, put together, and faulty.
+
 use super::{Effect, Header, Record, Sensitivity, Shard, VERSION};
 
 fn header(shard: Option<Shard>) -> Header {
