@@ -208,6 +208,15 @@ pub(crate) struct Quantize {
     #[arg(long, value_name = "SIZE", requires = "target")]
     pub(crate) budget: Option<ByteSize>,
 
+    /// With --target: measure layers' own errors instead of what they do to pictures: coarser, in minutes
+    #[arg(long, requires = "target")]
+    pub(crate) fast: bool,
+
+    /// With --target: measure for about so long, such as 2h or 30m: all layers' own errors, and of the most telling layers what they do
+    /// to pictures, from which the others are worked out
+    #[arg(long, value_name = "TIME", requires = "target", conflicts_with = "fast")]
+    pub(crate) time: Option<humantime::Duration>,
+
     /// With --target: a folder for what was measured, from which interrupted work goes on [default: beside the output]
     #[arg(long, value_name = "DIR", requires = "target")]
     pub(crate) work: Option<PathBuf>,
@@ -306,6 +315,15 @@ pub(crate) struct Sensitivity {
     /// Compare pictures for all layers, not only for those of cross-attention and feed-forward
     #[arg(long)]
     pub(crate) all_pictures: bool,
+
+    /// Measure layers' own errors instead of what they do to pictures: coarser, in minutes
+    #[arg(long)]
+    pub(crate) fast: bool,
+
+    /// Measure for about so long, such as 2h or 30m: all layers' own errors, and of the most telling layers what they do
+    /// to pictures, from which the others are worked out
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["fast", "shard"])]
+    pub(crate) time: Option<humantime::Duration>,
 
     /// Measure one part of the layers, such as 1/4
     #[arg(long, value_name = "I/N")]

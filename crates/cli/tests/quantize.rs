@@ -107,6 +107,27 @@ fn work_that_was_killed_ends_with_the_same_file() {
 }
 
 #[test]
+fn time_that_is_given_is_spent_on_what_tells_most() {
+    let folder = tempfile::tempdir().unwrap();
+    let measure = |more: &[&str]| done(&mut with_model(&folder, "sensitivity", more));
+    let said = |output: Output| String::from_utf8(output.stderr).unwrap();
+    let said_of_all = said(measure(&["-o", "all.jsonl", "--time", "1h"]));
+    assert!(said_of_all.contains("174 of 174 layers fit"), "{said_of_all}");
+    let agreement = said_of_all.lines().filter(|line| line.starts_with("rank correlation"));
+    assert_eq!(agreement.count(), 2);
+    let said_of_none = said(measure(&["-o", "none.jsonl", "--time", "0s"]));
+    assert!(said_of_none.contains("0 of 174 layers fit"), "{said_of_none}");
+    let inferred = |name: &str| {
+        let text = String::from_utf8(read(&folder, name)).unwrap();
+        assert_eq!(text.lines().count(), 1 + 174 * 4);
+        text.matches("\"inferred\":true").count()
+    };
+    // One format of three is measured, and real numbers are known.
+    assert_eq!((inferred("all.jsonl"), inferred("none.jsonl")), (2 * 174, 3 * 174));
+    done(&mut with_model(&folder, "quantize", &["--target", "w5a8", "--fast", "-o", "x.mixdq"]));
+}
+
+#[test]
 fn a_target_is_kept_and_proved() {
     let folder = tempfile::tempdir().unwrap();
     done(&mut with_model(&folder, "quantize", &["--target", "w7a8", "-o", "mixed.mixdq"]));

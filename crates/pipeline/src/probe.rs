@@ -3,6 +3,8 @@
 //! Nothing before the changed layer is computed again. For each picture the values that its layer needs from before it
 //! are kept, and moved on from layer to layer in the order in which the network runs them.
 
+use std::time::{Duration, Instant};
+
 use models::unet;
 use quant::metrics::{self, Noise};
 use quant::sensitivity::Effect;
@@ -27,8 +29,18 @@ pub struct Probe<'a, 'w, D: Device> {
     /// The layer up to which values of all samples are kept.
     front: NodeId,
     weights: D::Weights,
+    pace: Pace,
     pictures: Pictures<'a, 'w, D>,
     watch: &'w Watch<'w>,
+}
+
+/// What drawing took.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    network: Duration,
+    /// Of the network.
+    multiply_adds: u64,
+    decoder: Duration,
 }
 
 /// A recorded network call of real numbers.
@@ -48,6 +60,7 @@ pub struct Layer {
     pub name: String,
     /// Its weights.
     pub weights: usize,
+    node: NodeId,
     /// Where its format begins to matter.
     start: NodeId,
 }
@@ -119,6 +132,7 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
             network,
             samples: Vec::with_capacity(request.total()),
             weights: D::Weights::default(),
+            pace: Pace::default(),
             pictures: Pictures::new(pipeline, request, (&settings, request.total()), watch)?,
             settings,
             watch,
@@ -144,10 +158,19 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
         &self.settings
     }
 
-    /// Multiply-adds of measuring one format of a layer.
-    pub fn multiply_adds(&self, layer: &Layer) -> u64 {
+    /// How long measuring one format of a layer should take, going by how long drawing took.
+    pub fn estimate(&self, layer: &Layer, look: Look) -> Duration {
         let after = self.network.whole.steps.iter().filter(|step| step.node >= layer.start);
-        self.samples.len() as u64 * after.map(|step| step.op.multiply_adds()).sum::<u64>()
+        let after: u64 = after.map(|step| step.op.multiply_adds()).sum();
+        let whole = self.network.whole.multiply_adds();
+        let pictures = self.samples.len() as u64;
+        let calls = match look {
+            Look::Prediction => after,
+            Look::Picture => after + (self.network.times.len() as u64 - 1) * whole,
+        };
+        let share = (pictures * calls) as f64 / self.pace.multiply_adds.max(1) as f64;
+        let network = self.pace.network.mul_f64(share);
+        if look == Look::Picture { network + self.pace.decoder } else { network }
     }
 
     /// Bytes of a layer's weights in this format, as a packed file holds them.
@@ -177,6 +200,49 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
         let mut plan = self.network.plan.clone();
         plan.layers.insert(layer.name.clone(), format);
         self.effect(&plan, look)
+    }
+
+    /// How far off a layer's own result is in each of these formats, in decibels over all pictures.
+    ///
+    /// # Errors
+    ///
+    /// As [`Probe::measure`].
+    pub fn own_error(&mut self, layer: &Layer, formats: &[LayerFormat]) -> Result<Vec<f64>, Error> {
+        self.go_to(layer.start)?;
+        let exact = self.outputs(layer, LayerFormat::Float(Precision::F32))?;
+        let all = formats.iter().map(|format| {
+            let mut noise = Noise::default();
+            for (exact, found) in exact.iter().zip(self.outputs(layer, *format)?) {
+                noise.add(exact, &found);
+            }
+            Ok(noise.sqnr())
+        });
+        all.collect()
+    }
+
+    /// What a layer computes for each picture at the first step.
+    fn outputs(&mut self, layer: &Layer, format: LayerFormat) -> Result<Vec<Vec<f32>>, Error> {
+        let mut plan = self.network.plan.clone();
+        plan.layers.insert(layer.name.clone(), format);
+        let given = self.network.recording.live_before(layer.start);
+        let outputs = [layer.node.into()];
+        let part = Part { outputs: &outputs, given: &given };
+        let program = Program::compile_part(&self.network.recording, part, &plan, self.device);
+        self.prepare(&program)?;
+        let mut session = Session::with_program(self.device, program)?;
+        let control = Control { cancel: self.watch.cancel, progress: None };
+        let mut all = Vec::with_capacity(self.samples.len());
+        for sample in &self.samples {
+            session.restore(&sample.kept)?;
+            sample.write(&mut session, (&self.network, 0), &sample.input)?;
+            session.run(&self.weights, &control)?;
+            // The last layer's result is the network's, and has its name.
+            let name = session.program().outputs.first().map(|port| port.name.clone());
+            all.push(session.read(&name.unwrap_or_default())?);
+        }
+        let program = session.program().clone();
+        self.device.forget(&mut self.weights, &program, &self.network.whole);
+        Ok(all)
     }
 
     /// What becomes of the network when all numbers are rounded to 16 bits.
@@ -262,6 +328,7 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
         let (prediction, kept) = (Vec::new(), Vec::new());
         let mut sample = Sample { seed, condition, input, prediction, picture, kept };
         let mut session = Session::with_program(self.device, self.network.whole.clone())?;
+        let start = Instant::now();
         for call in 0..way.calls() {
             let input = self.network.geometry.input(&way.input(call));
             sample.write(&mut session, (&self.network, call), &input)?;
@@ -270,8 +337,12 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
             if call == 0 {
                 sample.prediction = prediction;
             }
+            self.pace.multiply_adds += self.network.whole.multiply_adds();
         }
+        self.pace.network += start.elapsed();
+        let start = Instant::now();
         sample.picture = self.pictures.decode(&way.finish(), place)?;
+        self.pace.decoder += start.elapsed();
         Ok(sample)
     }
 
@@ -328,7 +399,8 @@ impl Network {
         let layer = |weight: &tensor::Weight| {
             let name = weight.layer().to_owned();
             let node = self.recording.layer(&name).expect("it was found in the recording");
-            Layer { name, weights: weight.elements(), start: self.recording.start_of(node) }
+            let start = self.recording.start_of(node);
+            Layer { name, weights: weight.elements(), node, start }
         };
         nodes.map(layer).collect()
     }
@@ -369,77 +441,4 @@ impl Sample {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use quant::metrics::SAME;
-    use quant::sensitivity::Effect;
-    use tensor::graph::NodeId;
-    use tensor::{Cpu, LayerFormat, Precision, Scheme};
-
-    use super::{Look, Probe};
-    use crate::model::Extras;
-    use crate::{Model, Plan, Request, TextToImage, Watch};
-
-    fn with_probe(name: &str, request: &Request, test: &mut dyn FnMut(Probe<'_, '_, Cpu>)) {
-        let pipelines = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/pipelines");
-        let model = Model::open(&pipelines.join(name), &Extras::default()).unwrap();
-        let (cpu, plan, watch) = (Cpu::detect(2), Plan::float(Precision::F32), Watch::default());
-        let pipeline = TextToImage::new(&cpu, &model, &plan);
-        test(Probe::new(&pipeline, request, &watch).unwrap());
-    }
-
-    fn request() -> Request {
-        let prompts = vec!["a fox".to_owned(), "a house".to_owned()];
-        let (width, height) = (Some(64), Some(64));
-        Request { prompts, width, height, pictures: 1, ..Request::default() }
-    }
-
-    fn integers(scheme: &str) -> LayerFormat {
-        LayerFormat::Integer(scheme.parse::<Scheme>().unwrap())
-    }
-
-    #[test]
-    fn resuming_at_a_layer_equals_running_all() {
-        let guided = Request { steps: Some(2), guidance: Some(3.0), ..request() };
-        for (name, request) in [("tiny-sdxl-turbo", request()), ("tiny-sd15", guided)] {
-            with_probe(name, &request, &mut |mut probe| {
-                let layers = probe.layers().to_vec();
-                let some = layers.iter().step_by(layers.len().div_ceil(12));
-                for (i, layer) in some.enumerate() {
-                    let format = integers(["w8a8", "w4a8", "w2a16"][i % 3]);
-                    let resumed = probe.measure(layer, format, Look::Picture).unwrap();
-                    let mut plan = probe.network.plan.clone();
-                    plan.layers.insert(layer.name.clone(), format);
-                    probe.go_to(NodeId::FIRST).unwrap();
-                    let whole = probe.effect(&plan, Look::Picture).unwrap();
-                    assert_eq!(resumed, whole, "{name} {}", layer.name);
-                    assert!(resumed.sqnr < SAME, "{name} {}", layer.name);
-                }
-            });
-        }
-    }
-
-    #[test]
-    fn nothing_changed_is_nothing_lost() {
-        with_probe("tiny-sdxl-turbo", &request(), &mut |mut probe| {
-            let layers = probe.layers().to_vec();
-            let float = LayerFormat::Float(Precision::F32);
-            let same = Effect { sqnr: SAME, ssim: Some(1.0) };
-            for layer in [&layers[3], &layers[20], &layers[7]] {
-                assert_eq!(probe.measure(layer, float, Look::Picture).unwrap(), same);
-            }
-            assert!(probe.rounding().unwrap().sqnr < SAME);
-            // Weights of changed layers do not pile up.
-            let alone = probe.measure(&layers[9], integers("w4a8"), Look::Prediction).unwrap();
-            probe.measure(&layers[10], integers("w4a8"), Look::Prediction).unwrap();
-            assert_eq!(
-                probe.measure(&layers[9], integers("w4a8"), Look::Prediction).unwrap(),
-                alone
-            );
-            let bytes = |format| probe.bytes(&layers[9], format);
-            assert!(bytes(integers("w4a8")) < bytes(integers("w8a8")));
-            assert!(bytes(integers("w8a8")) < bytes(LayerFormat::Float(Precision::Bf16)));
-        });
-    }
-}
+mod tests;

@@ -133,7 +133,7 @@ impl Formats {
 #[cfg(test)]
 mod tests {
     use super::{Objective, candidates, choose, least_bytes};
-    use crate::sensitivity::{Effect, FLOAT, Header, Record, Sensitivity, VERSION};
+    use crate::sensitivity::{Effect, FLOAT, Header, Of, Record, Sensitivity, VERSION};
 
     /// Layers of 100 weights; `sqnr` and `ssim` at 4 bits, all the same at 8 and as real numbers.
     fn measured(layers: &[(&str, f64, f64)]) -> Sensitivity {
@@ -146,12 +146,22 @@ mod tests {
                     _ => Effect { sqnr: fine, ssim: Some(alike) },
                 };
                 let (layer, format) = (layer.to_owned(), format.to_owned());
-                records.push(Record { layer, place, format, bytes, weights: 100, effect });
+                records.push(Record {
+                    layer,
+                    place,
+                    format,
+                    bytes,
+                    weights: 100,
+                    effect,
+                    inferred: false,
+                });
             }
         }
         let header = Header {
             version: VERSION,
+            of: Of::Network,
             model: "m".into(),
+            fingerprint: 5,
             prompts: vec!["p".into()],
             pictures: 1,
             seed: 0,
@@ -162,6 +172,7 @@ mod tests {
             formats: formats.map(|(name, ..)| name.to_owned()).to_vec(),
             layers: layers.iter().map(|(name, ..)| (*name).to_owned()).collect(),
             rounding: Effect { sqnr: 34.0, ssim: Some(0.98) },
+            places: None,
             shard: None,
         };
         Sensitivity { header, records }

@@ -11,6 +11,7 @@
 //! | how the bits are shared, and which shares are tried | [`budget`] |
 //! | the most sensitive layers taken out, the bits of the others | [`allocation`] |
 //! | scores by measuring, as files | [`sensitivity`], [`metrics`] |
+//! | what was not measured | [`inference`] |
 //! | formats by the bytes that they take | [`formats`] |
 //! | the integer programme of one group | [`programme`], [`knapsack`] |
 
@@ -20,6 +21,7 @@ mod error;
 pub mod formats;
 mod grid;
 pub mod group;
+pub mod inference;
 pub mod kind;
 pub mod knapsack;
 pub mod metrics;

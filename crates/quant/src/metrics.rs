@@ -46,6 +46,26 @@ fn decibels(signal: f64, error: f64) -> f64 {
     if error == 0.0 { SAME } else { (10.0 * (signal / error).log10()).min(SAME) }
 }
 
+/// Spearman's rank correlation of pairs; equal numbers share their ranks' mean. 0 where either side is all alike.
+pub fn rank_correlation(pairs: &[(f64, f64)]) -> f64 {
+    let ranks = |number: fn(&(f64, f64)) -> f64| -> Vec<f64> {
+        let all: Vec<f64> = pairs.iter().map(number).collect();
+        let rank = |x: &f64| {
+            let below = all.iter().filter(|y| *y < x).count();
+            let alike = all.iter().filter(|y| *y == x).count();
+            below as f64 + (alike as f64 - 1.0) / 2.0
+        };
+        all.iter().map(rank).collect()
+    };
+    let (a, b) = (ranks(|pair| pair.0), ranks(|pair| pair.1));
+    let mean = (pairs.len() as f64 - 1.0) / 2.0;
+    let product = |a: &[f64], b: &[f64]| -> f64 {
+        a.iter().zip(b).map(|(a, b)| (a - mean) * (b - mean)).sum()
+    };
+    let spread = (product(&a, &a) * product(&b, &b)).sqrt();
+    if spread > 0.0 { product(&a, &b) / spread } else { 0.0 }
+}
+
 /// Pixels to each side of a window's centre.
 const RADIUS: usize = 5;
 /// Standard deviation of the window's weights, in pixels.
@@ -120,7 +140,7 @@ fn weights() -> [f64; 2 * RADIUS + 1] {
 
 #[cfg(test)]
 mod tests {
-    use super::{Noise, SAME, psnr, ssim};
+    use super::{Noise, SAME, psnr, rank_correlation, ssim};
 
     #[test]
     fn equal_signals_are_as_near_as_can_be() {
@@ -139,6 +159,18 @@ mod tests {
         assert!((noise.sqnr() - 20.0).abs() < 1e-9);
         // A tenth of the full range everywhere.
         assert!((psnr(&[0; 6], &[51; 6]) - 13.979_400_086_720_377).abs() < 1e-9);
+    }
+
+    #[test]
+    fn ranks_alone_count() {
+        let risen: Vec<(f64, f64)> = (0..9).map(|i| (f64::from(i), f64::from(i).exp())).collect();
+        assert!((rank_correlation(&risen) - 1.0).abs() < 1e-12);
+        let fallen: Vec<(f64, f64)> = risen.iter().map(|(a, b)| (*a, -b)).collect();
+        assert!((rank_correlation(&fallen) + 1.0).abs() < 1e-12);
+        // Ranks 0, 1.5, 1.5, 3 beside 0, 2, 1, 3, by hand.
+        let tied = [(1.0, 1.0), (2.0, 3.0), (2.0, 2.0), (5.0, 9.0)];
+        assert!((rank_correlation(&tied) - 4.5 / (4.5_f64 * 5.0).sqrt()).abs() < 1e-12);
+        assert_eq!(rank_correlation(&[(1.0, 2.0), (1.0, 3.0)]), 0.0);
     }
 
     #[test]

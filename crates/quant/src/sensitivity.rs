@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::group::Group;
+use crate::metrics;
 
 /// The version of the file.
 pub const VERSION: u32 = 1;
@@ -27,8 +28,12 @@ pub const FLOAT: &str = "float";
 pub struct Header {
     /// The version of the file.
     pub version: u32,
+    /// What was measured.
+    pub of: Of,
     /// The model's name.
     pub model: String,
+    /// A checksum of its weights.
+    pub fingerprint: u32,
     /// Prompts that were drawn.
     pub prompts: Vec<String>,
     /// Pictures of each.
@@ -49,8 +54,21 @@ pub struct Header {
     pub layers: Vec<String>,
     /// What rounding all real numbers to 16 bits does.
     pub rounding: Effect,
+    /// The places of the layers that are measured; all of them where there is no list.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub places: Option<Vec<usize>>,
     /// The part of the layers that is here.
     pub shard: Option<Shard>,
+}
+
+/// What a format's error is seen in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Of {
+    /// What the network predicts, and the pictures.
+    Network,
+    /// What the layer itself computes.
+    Output,
 }
 
 /// One of several parts.
@@ -67,7 +85,7 @@ pub struct Shard {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Effect {
-    /// Of what the network predicts at the first step, in decibels, over all pictures.
+    /// Of what the network predicts at the first step, or of what the layer computes there, in decibels, over all pictures.
     pub sqnr: f64,
     /// Of the finished pictures, the mean of their structural similarities; where it was measured.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -90,6 +108,9 @@ pub struct Record {
     /// What becomes of the network.
     #[serde(flatten)]
     pub effect: Effect,
+    /// Whether that was worked out from other layers and formats.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub inferred: bool,
 }
 
 /// A whole file.
@@ -125,13 +146,17 @@ impl std::str::FromStr for Shard {
 impl Header {
     /// The places of the layers that are here.
     pub fn places(&self) -> impl Iterator<Item = usize> + use<> {
-        let (shard, count) = (self.shard, self.layers.len());
-        (0..count).filter(move |&place| shard.is_none_or(|shard| shard.has(place)))
+        let all = self.places.clone().unwrap_or_else(|| (0..self.layers.len()).collect());
+        let shard = self.shard;
+        all.into_iter().filter(move |&place| shard.is_none_or(|shard| shard.has(place)))
     }
 
     /// The part of one layer in what rounding to 16 bits does, as if all layers had the same: what is finer than this is
-    /// as good as real numbers.
+    /// as good as real numbers. Nothing is, for a layer's own error.
     pub fn floor(&self) -> Effect {
+        if self.of == Of::Output {
+            return Effect { sqnr: metrics::SAME, ssim: None };
+        }
         let layers = self.layers.len().max(1) as f64;
         Effect {
             sqnr: self.rounding.sqnr + 10.0 * layers.log10(),
@@ -170,6 +195,9 @@ impl Sensitivity {
             return Err(format!("it has version {version}, and this program reads {VERSION}"));
         }
         let header: Header = serde_json::from_str(first).map_err(fault(1))?;
+        if let Some(place) = header.places().find(|&place| place >= header.layers.len()) {
+            return Err(format!("line 1: there is no layer at place {place}"));
+        }
         let expected: Vec<(usize, usize)> =
             header.places().flat_map(|p| (0..header.formats.len()).map(move |f| (p, f))).collect();
         let mut records = Vec::new();

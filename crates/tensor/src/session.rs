@@ -100,15 +100,22 @@ impl<'d, D: Device> Session<'d, D> {
         self.stage(name, Format::F32, bytemuck::cast_slice(numbers)).map(|_| ())
     }
 
-    /// Set those inputs that are among these values of another program. They stay set for later runs.
+    /// Set those inputs that are among these values of another program, rounded if they are kept in fewer bits. They
+    /// stay set for later runs.
     ///
     /// # Errors
     ///
     /// If an input is another in size or format.
     pub fn restore(&mut self, values: &[Held]) -> Result<(), Error> {
         for value in values {
-            if self.program.input(&value.name).is_some() {
-                self.stage(&value.name, value.format, value.bytes.as_slice())?;
+            match self.program.input(&value.name) {
+                Some(_) if value.format == Format::F32 => {
+                    self.write(&value.name, bytemuck::cast_slice(value.bytes.as_slice()))?;
+                }
+                Some(_) => {
+                    self.stage(&value.name, value.format, value.bytes.as_slice())?;
+                }
+                None => {}
             }
         }
         Ok(())

@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 use indicatif::HumanDuration;
 use pipeline::probe::{Look, Probe};
 use pipeline::{Model, Plan, Request, TextToImage, Watch};
-use quant::Group;
-use quant::sensitivity::{FLOAT, Header, Record, Sensitivity, Shard, VERSION, line};
+use quant::sensitivity::{Effect, FLOAT, Header, Of, Record, Sensitivity, Shard, VERSION, line};
+use quant::{Group, inference};
 use tensor::{Cpu, LayerFormat, Precision, Scheme};
 
 use super::{drawing, engine};
@@ -37,21 +37,26 @@ pub(crate) fn run(args: &args::Sensitivity) -> Result<()> {
     let cpu = engine::cpu(args.threads)?;
     let what = What {
         request: drawing::pictures(&args.pictures, 0)?,
-        formats: &args.formats,
+        formats: args.formats.clone(),
         look: if args.all_pictures { Pictures::OfAll } else { Pictures::OfContent },
+        scope: Scope::new(args.fast, args.time),
         shard: args.shard,
     };
-    what.measure(&model, &cpu, (&args.output, &CANCEL))
+    what.measure(&model, &cpu, (&args.output, &CANCEL))?;
+    Ok(())
 }
 
 /// What is to be measured.
-pub(crate) struct What<'a> {
+#[derive(Clone, Debug)]
+pub(crate) struct What {
     /// The pictures that are drawn.
     pub(crate) request: Request,
     /// Formats of each layer beside real numbers.
-    pub(crate) formats: &'a [Scheme],
+    pub(crate) formats: Vec<Scheme>,
     /// Whose pictures are compared.
     pub(crate) look: Pictures,
+    /// How much is measured.
+    pub(crate) scope: Scope,
     /// The part of the layers.
     pub(crate) shard: Option<Shard>,
 }
@@ -65,40 +70,67 @@ pub(crate) enum Pictures {
     OfAll,
 }
 
-impl What<'_> {
-    /// Measure all layers into a file, or go on where it was interrupted.
+/// How much is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// What each format of each layer does to the network.
+    All,
+    /// What layers' own errors are.
+    OwnErrors,
+    /// Own errors, and as many effects on the network as there is time for, the most telling ones.
+    Within(Duration),
+}
+
+impl Scope {
+    /// What was typed.
+    pub(crate) fn new(fast: bool, time: Option<humantime::Duration>) -> Self {
+        match (fast, time) {
+            (true, _) => Self::OwnErrors,
+            (false, Some(time)) => Self::Within(time.into()),
+            (false, None) => Self::All,
+        }
+    }
+}
+
+impl What {
+    /// Measure into a file, or go on where that was interrupted.
     pub(crate) fn measure(
         &self,
         model: &Model,
         cpu: &Cpu,
         (path, cancel): (&Path, &AtomicBool),
-    ) -> Result<()> {
+    ) -> Result<Sensitivity> {
+        let start = Instant::now();
         let progress = Progress::new(Details::None);
         let observer = |event| progress.tell(event);
         let watch = Watch { cancel: Some(cancel), observer: Some(&observer) };
         let plan = Plan::float(Precision::F32);
         let pipeline = TextToImage::new(cpu, model, &plan);
         let mut probe = Probe::new(&pipeline, &self.request, &watch)?;
-        let start = Instant::now();
         let header = self.header(model, &mut probe)?;
-        let pace = start.elapsed();
-        if Sensitivity::read(path).is_ok_and(|done| done.header == header) {
-            return Ok(());
-        }
-        let mut file = Unfinished::open(path, &header)?;
-        let due: Vec<(usize, usize)> = header
-            .places()
-            .flat_map(|place| (0..header.formats.len()).map(move |format| (place, format)))
-            .skip(file.records)
-            .collect();
-        self.estimate(&probe, &due, pace);
-        let total = header.places().count() * header.formats.len();
-        for (place, format) in due {
-            progress.work("measure", file.records, total);
-            file.append(&self.record(&mut probe, (place, format), &header)?)?;
-        }
+        let mut run = Run { probe, what: self, progress: &progress };
+        let measured = match self.scope {
+            Scope::All => run.file(header, path)?,
+            Scope::OwnErrors => run.file(Header { of: Of::Output, ..header }, path)?,
+            Scope::Within(time) => {
+                let own =
+                    run.file(Header { of: Of::Output, ..header.clone() }, &beside(path, "own"))?;
+                let some = beside(path, "some");
+                let header =
+                    run.selection(header, &own, (&some, time.saturating_sub(start.elapsed())));
+                let some = run.file(header, &some)?;
+                for (group, agreement) in inference::agreement(&own, &some) {
+                    report::say(&format!(
+                        "rank correlation of own errors with what was measured, {group}: {agreement:.2}"
+                    ));
+                }
+                let whole = inference::infer(&own, &some);
+                output::save(path, whole.to_text().as_bytes())?;
+                whole
+            }
+        };
         progress.finish();
-        file.finish(path)
+        Ok(measured)
     }
 
     fn header(&self, model: &Model, probe: &mut Probe<'_, '_, Cpu>) -> Result<Header> {
@@ -106,7 +138,9 @@ impl What<'_> {
         let formats = self.formats.iter().map(ToString::to_string);
         Ok(Header {
             version: VERSION,
+            of: Of::Network,
             model: model.name.clone(),
+            fingerprint: model.fingerprint()?,
             prompts: request.prompts.clone(),
             pictures: request.pictures,
             seed: request.seed,
@@ -117,52 +151,127 @@ impl What<'_> {
             formats: std::iter::once(FLOAT.to_owned()).chain(formats).collect(),
             layers: probe.layers().iter().map(|layer| layer.name.clone()).collect(),
             rounding: probe.rounding()?,
+            places: None,
             shard: self.shard,
         })
     }
+}
 
-    /// One format of one layer. Real numbers are as far away as their rounding to 16 bits takes them.
-    fn record(
-        &self,
-        probe: &mut Probe<'_, '_, Cpu>,
-        (place, format): (usize, usize),
-        header: &Header,
-    ) -> Result<Record> {
-        let layer = probe.layers()[place].clone();
-        let scheme = format.checked_sub(1).map(|i| self.formats[i]);
-        let numbers = scheme.map_or(LayerFormat::Float(Precision::Bf16), LayerFormat::Integer);
-        let look = self.look.at(&layer.name);
-        let effect = match scheme {
-            Some(_) => probe.measure(&layer, numbers, look)?,
-            None => header.floor(),
-        };
-        let bytes = probe.bytes(&layer, numbers) as u64;
-        let (name, weights) = (layer.name, layer.weights as u64);
-        Ok(Record {
-            layer: name,
-            place,
-            format: header.formats[format].clone(),
-            bytes,
-            weights,
-            effect,
-        })
+/// A file beside another: `scores.own.jsonl`.
+fn beside(path: &Path, word: &str) -> PathBuf {
+    let ending = path.extension().map_or(word.to_owned(), |e| format!("{word}.{}", e.display()));
+    path.with_extension(ending)
+}
+
+/// Measuring at work.
+struct Run<'a, 'w> {
+    probe: Probe<'a, 'w, Cpu>,
+    what: &'a What,
+    progress: &'a Progress,
+}
+
+impl Run<'_, '_> {
+    /// Measure all that a header asks for, unless it is there.
+    fn file(&mut self, header: Header, path: &Path) -> Result<Sensitivity> {
+        if let Some(done) = Sensitivity::read(path).ok().filter(|done| done.header == header) {
+            return Ok(done);
+        }
+        let (mut file, mut found) = Unfinished::open(path, header)?;
+        let formats = found.header.formats.clone();
+        let places: Vec<usize> = found.header.places().collect();
+        let due: Vec<(usize, &String)> = places
+            .iter()
+            .flat_map(|place| formats.iter().map(move |format| (*place, format)))
+            .collect();
+        let left = &due[found.records.len()..];
+        self.estimate(&found.header, left);
+        for (place, format) in left {
+            self.progress.work("measure", found.records.len(), due.len());
+            let record = self.record(&found.header, *place, format)?;
+            file.append(&record)?;
+            found.records.push(record);
+        }
+        self.progress.finish();
+        file.finish(path)?;
+        Ok(found)
     }
 
-    /// Say how long it will take, from the time that all layers together took.
-    fn estimate(&self, probe: &Probe<'_, '_, Cpu>, due: &[(usize, usize)], pace: Duration) {
-        let layers = probe.layers();
-        let measured = due.iter().filter(|(_, format)| *format > 0);
-        let work: f64 =
-            measured.clone().map(|&(p, _)| probe.multiply_adds(&layers[p]) as f64).sum();
-        let whole = layers.first().map_or(1.0, |layer| probe.multiply_adds(layer) as f64);
-        let time = pace.mul_f64(work / whole.max(1.0));
+    /// One format of one layer. Real numbers are as far away as their rounding to 16 bits takes them.
+    fn record(&mut self, header: &Header, place: usize, format: &str) -> Result<Record> {
+        let layer = self.probe.layers()[place].clone();
+        let numbers = numbers(format)?;
+        let effect = match (header.of, format) {
+            (Of::Network, FLOAT) => header.floor(),
+            (Of::Network, _) => {
+                self.probe.measure(&layer, numbers, self.what.look.at(&layer.name))?
+            }
+            (Of::Output, _) => {
+                let error = self.probe.own_error(&layer, &[numbers])?;
+                Effect { sqnr: error.first().copied().unwrap_or_default(), ssim: None }
+            }
+        };
+        let bytes = self.probe.bytes(&layer, numbers) as u64;
+        let (layer, weights) = (layer.name, layer.weights as u64);
+        let format = format.to_owned();
+        Ok(Record { layer, place, format, bytes, weights, effect, inferred: false })
+    }
+
+    /// As many layers as there is time for, in one format each. Interrupted work goes on with those that it had chosen.
+    fn selection(
+        &self,
+        header: Header,
+        own: &Sensitivity,
+        (path, time): (&Path, Duration),
+    ) -> Header {
+        // The errors of the format in the middle are neither lost in noise nor so large that they saturate.
+        let format = header.formats[header.formats.len().div_ceil(2)].clone();
+        let order = inference::most_telling(own, &format);
+        let alone = Header { formats: vec![format], ..header };
+        let chosen = Unfinished::chosen(path, &alone).unwrap_or_else(|| {
+            let mut left = time;
+            let affordable = |place: &usize| {
+                let layer = &self.probe.layers()[*place];
+                let cost = self.probe.estimate(layer, self.what.look.at(&layer.name));
+                let affordable = cost <= left;
+                left = left.saturating_sub(cost);
+                affordable
+            };
+            let mut chosen: Vec<usize> = order.into_iter().take_while(affordable).collect();
+            chosen.sort_unstable();
+            chosen
+        });
+        report::say(&format!(
+            "{} of {} layers fit the time",
+            chosen.len(),
+            own.header.layers.len()
+        ));
+        Header { places: Some(chosen), ..alone }
+    }
+
+    /// Say how long it will take.
+    fn estimate(&self, header: &Header, due: &[(usize, &String)]) {
+        if header.of == Of::Output {
+            return;
+        }
+        let times = due.iter().filter(|(_, format)| *format != FLOAT).map(|(place, _)| {
+            let layer = &self.probe.layers()[*place];
+            self.probe.estimate(layer, self.what.look.at(&layer.name))
+        });
         report::say(&format!(
             "{} layers, {} formats, {} pictures: about {}",
-            layers.len(),
-            self.formats.len(),
-            self.request.total(),
-            HumanDuration(time)
+            header.places().count(),
+            header.formats.iter().filter(|format| *format != FLOAT).count(),
+            self.what.request.total(),
+            HumanDuration(times.sum())
         ));
+    }
+}
+
+/// What a format's numbers are.
+fn numbers(format: &str) -> Result<LayerFormat> {
+    match format {
+        FLOAT => Ok(LayerFormat::Float(Precision::Bf16)),
+        scheme => scheme.parse().map(LayerFormat::Integer).map_err(anyhow::Error::msg),
     }
 }
 
@@ -180,30 +289,33 @@ impl Pictures {
 struct Unfinished {
     path: PathBuf,
     file: File,
-    records: usize,
 }
 
 impl Unfinished {
-    /// Begin a file, or go on with the one that is there if it was measured alike.
-    fn open(target: &Path, header: &Header) -> Result<Self> {
-        let mut name = target.file_name().unwrap_or_default().to_owned();
-        name.push(".part");
-        let path = target.with_file_name(name);
-        let there = std::fs::read_to_string(&path).unwrap_or_default();
-        let there = Sensitivity::from_text(&there).ok();
-        let there = there.filter(|(found, _)| found.header == *header);
+    /// Begin a file, or go on with the one that is there if it was measured alike. With it comes what it holds.
+    fn open(target: &Path, header: Header) -> Result<(Self, Sensitivity)> {
+        let path = part(target);
+        let there = found(&path).filter(|(there, _)| there.header == header);
+        let (known, length) = there.unwrap_or_else(|| (Sensitivity::new(header), 0));
         let failed =
             || format!("cannot write {}; free some space or choose another place", path.display());
         let mut options = OpenOptions::new();
-        let mut file =
-            options.write(true).create(true).truncate(false).open(&path).with_context(failed)?;
-        let (records, length) = there.map_or((0, 0), |(found, end)| (found.records.len(), end));
+        let options = options.write(true).create(true).truncate(false);
+        let mut file = options.open(&path).with_context(failed)?;
         file.set_len(length as u64).with_context(failed)?;
         file.seek(SeekFrom::End(0)).with_context(failed)?;
         if length == 0 {
-            file.write_all(line(header).as_bytes()).with_context(failed)?;
+            file.write_all(line(&known.header).as_bytes()).with_context(failed)?;
         }
-        Ok(Self { path, file, records })
+        Ok((Self { path, file }, known))
+    }
+
+    /// The places that work on this target had chosen, where it was to be measured like this.
+    fn chosen(target: &Path, header: &Header) -> Option<Vec<usize>> {
+        let done = Sensitivity::read(target).ok();
+        let there = done.or_else(|| Some(found(&part(target))?.0))?.header;
+        let alike = Header { places: header.places.clone(), ..there.clone() } == *header;
+        there.places.filter(|_| alike)
     }
 
     fn append(&mut self, record: &Record) -> Result<()> {
@@ -212,13 +324,23 @@ impl Unfinished {
                 "cannot write {}; free some space and run this again to go on",
                 self.path.display()
             )
-        })?;
-        self.records += 1;
-        Ok(())
+        })
     }
 
     fn finish(self, target: &Path) -> Result<()> {
         self.file.sync_all()?;
         std::fs::rename(&self.path, target).with_context(|| output::failed(target))
     }
+}
+
+/// The name of a file while it grows.
+fn part(target: &Path) -> PathBuf {
+    let mut name = target.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    target.with_file_name(name)
+}
+
+/// What a file holds, and how long its whole lines are.
+fn found(path: &Path) -> Option<(Sensitivity, usize)> {
+    Sensitivity::from_text(&std::fs::read_to_string(path).ok()?).ok()
 }

@@ -1,11 +1,13 @@
 //! Files of scores: written, cut off, put together, and faulty.
 
-use super::{Effect, Header, Record, Sensitivity, Shard, VERSION};
+use super::{Effect, Header, Of, Record, Sensitivity, Shard, VERSION};
 
 fn header(shard: Option<Shard>) -> Header {
     Header {
         version: VERSION,
+        of: Of::Network,
         model: "m".into(),
+        fingerprint: 5,
         prompts: vec!["a \"fox\"".into()],
         pictures: 1,
         seed: 0,
@@ -16,6 +18,7 @@ fn header(shard: Option<Shard>) -> Header {
         formats: vec!["float".into(), "w8a8".into()],
         layers: ["conv_in", "ff", "conv_out"].map(str::to_owned).to_vec(),
         rounding: Effect { sqnr: 40.5, ssim: Some(0.9) },
+        places: None,
         shard,
     }
 }
@@ -32,6 +35,7 @@ fn measured(shard: Option<Shard>) -> Sensitivity {
             bytes: 100 / (1 + i as u64),
             weights: 50,
             effect: Effect { sqnr: 1.0 / (place + 3 * i + 1) as f64, ssim: None },
+            inferred: false,
         })
     });
     let records = records.collect();

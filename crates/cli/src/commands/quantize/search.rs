@@ -17,7 +17,7 @@ use crate::args::{Quantize, Source, Target};
 use crate::commands::drawing;
 use crate::commands::engine::{self, uniform_unet};
 use crate::commands::evaluate::{self, Models};
-use crate::commands::sensitivity::{Pictures, What};
+use crate::commands::sensitivity::{Pictures, Scope, What};
 use crate::output;
 use crate::report::{self, Details, Progress, Unmet};
 
@@ -68,14 +68,13 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
         schemes.into_iter().collect::<Result<_, String>>().map_err(anyhow::Error::msg)?;
     let what = What {
         request: drawing::pictures(&args.pictures, 0)?,
-        formats: &schemes,
+        formats: schemes,
         look: Pictures::OfContent,
+        scope: Scope::new(args.fast, args.time),
         shard: None,
     };
     let held_out = drawing::pictures(&args.pictures, args.pictures.count as usize)?;
-    let scores = work.join(SCORES);
-    what.measure(model, cpu, (&scores, cancel))?;
-    let measured = Sensitivity::read(&scores)?;
+    let measured = what.measure(model, cpu, (&work.join(SCORES), cancel))?;
     let candidates = candidates(args, target, &measured, (model, cpu))?;
     let plans = compare(&candidates, &measured, (&held_out, &work.join(CANDIDATES)), engine)?;
     let key = |plan: &Compared| (plan.effect.ssim.unwrap_or(0.0), plan.effect.sqnr);
