@@ -156,11 +156,23 @@ SINGLE = {
     },
 }
 
-CASES = {"tiny-sdxl-turbo": SDXL, "tiny-sd-turbo": TURBO, "tiny-sd15": SD15, "tiny-lcm": CONSISTENCY,
+# Of the model that comes with the program, in its own words.
+APPLE = "a red apple on a blue background"
+POCKET = {
+    "apple-1": {"prompt": APPLE},
+    "apple-4": {"prompt": APPLE, "steps": 4, "seed": 7},
+    "pair-1": {"prompt": "a fox next to a mushroom on a yellow background, flat style", "seed": 3},
+    "pair-4": {"prompt": "an owl above a strawberry on a white background, 3d style", "seed": 4, "steps": 4},
+    "open-1": {"prompt": "a cat", "batch": 2, "seed": 100},
+    "cfg-4": {"prompt": "a large lion on a green background", "cfg": 2.0, "steps": 4},
+}
+
+CASES = {"pocket-turbo": POCKET, "tiny-sdxl-turbo": SDXL, "tiny-sd-turbo": TURBO, "tiny-sd15": SD15, "tiny-lcm": CONSISTENCY,
          "tiny-nomid": NOMID}
 
 # What has to move a pipeline's picture: changes to the case named first.
 MOVES = {
+    "pocket-turbo": ("cfg-4", {"timestep_spacing": "leading"}),
     "tiny-sdxl-turbo": ("cfg-4", {"timestep_spacing": "leading"}),
     "tiny-sd-turbo": ("cfg-4", {"timestep_spacing": "linspace"}),
     "tiny-sd15": ("pndm-20", {"timestep_spacing": "trailing"}),

@@ -130,6 +130,8 @@ def rows_of(name, path, wanted):
 
 def make(name):
     path, folder = DATA / "pipelines" / name, OUT / name
+    if not path.exists():
+        path = DATA.parent / "models" / name
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):
         old.unlink()

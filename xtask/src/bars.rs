@@ -7,6 +7,7 @@
 mod hard_limit;
 mod inputs;
 mod list;
+mod mixed;
 mod neighbour;
 mod packed;
 mod picture;

@@ -15,20 +15,26 @@ use pipeline::{Drawn, Model, Picture, Plan, Request, TextToImage, Watch};
 use serde_json::Value;
 use tensor::{Cpu, Precision};
 
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
 fn testdata() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata")
+    root().join("testdata")
 }
 
 /// The model that a row draws with.
 fn model(row: &Value) -> Model {
     let name = row["pipeline"].as_str().unwrap();
-    let folder = if name.ends_with(".safetensors") { "single" } else { "pipelines" };
+    let places =
+        ["testdata/pipelines", "testdata/single", "models"].map(|place| root().join(place));
+    let place = places.into_iter().find(|place| place.join(name).exists());
     let loras = row["lora"].as_array().unwrap().iter().map(|pair| {
         let file = testdata().join("lora").join(pair[0].as_str().unwrap());
         (file, pair[1].as_f64().unwrap() as f32)
     });
     let extras = Extras { vae: None, loras: loras.collect() };
-    let mut model = Model::open(&testdata().join(folder).join(name), &extras).unwrap();
+    let mut model = Model::open(&place.unwrap().join(name), &extras).unwrap();
     if row["scheduler"].is_object() {
         model.scheduler = row["scheduler"].clone();
     }

@@ -1,6 +1,6 @@
 //! The promises.
 
-use super::{Bar, Limit, Size, Source, packed, picture, race, ram, tests, threads};
+use super::{Bar, Limit, Size, Source, mixed, packed, picture, race, ram, tests, threads};
 
 const PARITY: Source = Source {
     name: "parity",
@@ -56,6 +56,7 @@ const VAE_W8A8: Source = Source {
 };
 const PACKED: Source = Source { name: "packed", size: Size::Full, measure: packed::readings };
 const PACKED_SDXL: Source = Source { name: "packed sdxl", size: Size::Full, measure: packed::sdxl };
+const MIXED: Source = Source { name: "mixed", size: Size::Small, measure: mixed::readings };
 const RAM: Source = Source { name: "ram", size: Size::Full, measure: ram::readings };
 const THREADS: Source = Source { name: "threads", size: Size::Full, measure: threads::readings };
 
@@ -70,6 +71,12 @@ pub(super) const BARS: &[Bar] = &[
     bar(["parity.failures", "tests.failed"], Limit::AtMost(0.0, "failed"), &PARITY),
     bar(["input.failures", "tests.failed"], Limit::AtMost(0.0, "failed"), &INPUT),
     bar(["input.tests", "tests.passed"], Limit::AtLeast(8.0, "passed"), &INPUT),
+    bar(["mixed.w8a8", "w8a8"], Limit::AtLeast(0.95, "SSIM"), &MIXED),
+    bar(["mixed.w4a8", "w4a8"], Limit::AtLeast(0.9, "SSIM"), &MIXED),
+    bar(["mixed.w4a8.bytes", "bytes"], Limit::AtMost(1.0, "of uniform"), &MIXED),
+    bar(["mixed.w4a8.ssim", "ssim"], Limit::AtLeast(0.0, "over uniform"), &MIXED),
+    bar(["mixed.w4a8.latents", "sqnr"], Limit::AtLeast(0.0, "dB over uniform"), &MIXED),
+    bar(["mixed.quantize", "minutes"], Limit::AtMost(20.0, "minutes"), &MIXED),
     bar(["full.sd-turbo", "deviation"], Limit::AtLeast(10.0, "levels"), &SD_TURBO),
     bar(["full.sdxl-turbo", "deviation"], Limit::AtLeast(10.0, "levels"), &SDXL_TURBO),
     bar(["full.lcm", "deviation"], Limit::AtLeast(10.0, "levels"), &LCM),
