@@ -251,8 +251,7 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
     ///
     /// As [`Probe::measure`].
     pub fn rounding(&mut self) -> Result<Effect, Error> {
-        self.go_to(NodeId::FIRST)?;
-        self.effect(&tensor::Plan::uniform(Precision::Bf16), Look::Picture)
+        self.apart(&tensor::Plan::uniform(Precision::Bf16))
     }
 
     /// What becomes of the network with all formats of a plan together.
@@ -261,8 +260,14 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
     ///
     /// As [`Probe::measure`].
     pub fn compare(&mut self, plan: &Plan) -> Result<Effect, Error> {
+        self.apart(&plan.clone().with_precision(Precision::F32).component("unet"))
+    }
+
+    /// Run all pictures by another plan for the whole network. Its weights are never in memory together with real ones.
+    fn apart(&mut self, plan: &tensor::Plan) -> Result<Effect, Error> {
         self.go_to(NodeId::FIRST)?;
-        self.effect(&plan.clone().with_precision(Precision::F32).component("unet"), Look::Picture)
+        self.weights = D::Weights::default();
+        self.effect(plan, Look::Picture)
     }
 
     /// Run all pictures by another plan, from the front on.
@@ -361,6 +366,7 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
             wanted.iter().filter(|id| !given.contains(id)).map(|id| (*id).into()).collect();
         let part = Part { outputs: &outputs, given: &given };
         let program = Program::compile_part(recording, part, &self.network.plan, self.device);
+        self.prepare(&program)?;
         let mut session = Session::with_program(self.device, program)?;
         let control = Control { cancel: self.watch.cancel, progress: None };
         let names: Vec<String> = wanted.iter().map(ToString::to_string).collect();

@@ -28,7 +28,12 @@ pub(crate) fn run(args: &args::Evaluate) -> Result<()> {
         target.check()?;
     }
     ctrlc::set_handler(|| CANCEL.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
-    let model = engine::model(&args.source)?;
+    // What comes with a packed model is in it already, and belongs to the original alone.
+    let alone = Source { model: args.source.model.clone(), ..Source::default() };
+    let model = match engine::model(&alone)? {
+        packed if packed.packed.is_some() => packed,
+        _ => engine::model(&args.source)?,
+    };
     let source = Source { model: Some(args.reference.clone()), ..args.source.clone() };
     let reference = engine::model(&source)?;
     let cpu = engine::cpu(args.threads)?;

@@ -38,7 +38,7 @@ pub(crate) fn run(args: &args::Sensitivity) -> Result<()> {
     let what = What {
         request: drawing::pictures(&args.pictures, 0)?,
         formats: args.formats.clone(),
-        look: if args.all_pictures { Pictures::OfAll } else { Pictures::OfContent },
+        look: if args.all_pictures { PicturesOf::All } else { PicturesOf::Content },
         scope: Scope::new(args.fast, args.time),
         shard: args.shard,
     };
@@ -54,7 +54,7 @@ pub(crate) struct What {
     /// Formats of each layer beside real numbers.
     pub(crate) formats: Vec<Scheme>,
     /// Whose pictures are compared.
-    pub(crate) look: Pictures,
+    pub(crate) look: PicturesOf,
     /// How much is measured.
     pub(crate) scope: Scope,
     /// The part of the layers.
@@ -63,11 +63,11 @@ pub(crate) struct What {
 
 /// Layers whose pictures are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pictures {
+pub(crate) enum PicturesOf {
     /// Those that carry content.
-    OfContent,
+    Content,
     /// All.
-    OfAll,
+    All,
 }
 
 /// How much is measured.
@@ -275,9 +275,9 @@ fn numbers(format: &str) -> Result<LayerFormat> {
     }
 }
 
-impl Pictures {
+impl PicturesOf {
     fn at(self, layer: &str) -> Look {
-        if self == Self::OfAll || Group::of(layer) == Group::Content {
+        if self == Self::All || Group::of(layer) == Group::Content {
             Look::Picture
         } else {
             Look::Prediction

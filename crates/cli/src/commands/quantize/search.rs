@@ -17,7 +17,7 @@ use crate::args::{Quantize, Source, Target};
 use crate::commands::drawing;
 use crate::commands::engine::{self, uniform_unet};
 use crate::commands::evaluate::{self, Models};
-use crate::commands::sensitivity::{Pictures, Scope, What};
+use crate::commands::sensitivity::{PicturesOf, Scope, What};
 use crate::output;
 use crate::report::{self, Details, Progress, Unmet};
 
@@ -69,7 +69,7 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
     let what = What {
         request: drawing::pictures(&args.pictures, 0)?,
         formats: schemes,
-        look: Pictures::OfContent,
+        look: PicturesOf::Content,
         scope: Scope::new(args.fast, args.time),
         shard: None,
     };
