@@ -6,8 +6,10 @@ The folder is as transformers saves it; `golden/tensors/clip.safetensors` has th
 layer's hidden state of the vision tower, the embeddings and the logits.
 """
 
+import numpy as np
 import torch
 import transformers
+from PIL import Image
 from safetensors.torch import save_file
 
 import alive
@@ -35,6 +37,19 @@ def save(model):
     layout.write(OUT, "model", tensors)
     again = transformers.CLIPModel.from_pretrained(OUT, dtype=torch.float32).state_dict()
     assert all(torch.equal(tensor, again[name]) for name, tensor in model.state_dict().items())
+
+
+def judged(model, tokenizer):
+    """A picture that has to be made smaller and cut, and how well two prompts fit it."""
+    processor = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    processor.save_pretrained(OUT)
+    y, x, c = np.mgrid[0:50, 0:70, 0:3]
+    picture = ((x * 5 + y * 3 * (c + 1) + 40 * np.sin(x / 6.0) * np.cos(y / 5.0 + c)) % 256).astype(np.uint8)
+    pixels = processor(Image.fromarray(picture), return_tensors="pt").pixel_values
+    ids = tokenizer(PROMPTS[:2], padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+    answer = model(input_ids=ids, pixel_values=pixels)
+    return {"judge.picture": torch.from_numpy(picture).float(),
+            "judge.similarity": answer.logits_per_image[0] / model.logit_scale.exp()}
 
 
 @torch.no_grad()
@@ -67,6 +82,7 @@ def main():
              "image_embeds": answer.image_embeds, "text_embeds": answer.text_embeds,
              "logits_per_image": answer.logits_per_image}
     found |= {f"vision.hidden_states.{i}": state for i, state in enumerate(vision.hidden_states)}
+    found |= judged(model, tokenizer)
     print("logits", answer.logits_per_image)
     path = golden.OUT / "tensors" / "clip.safetensors"
     save_file({name: tensor.clone().contiguous() for name, tensor in found.items()}, path)

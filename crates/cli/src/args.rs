@@ -363,6 +363,10 @@ pub(crate) struct Evaluate {
     #[arg(long, value_name = "SCORE=LEAST,…", value_delimiter = ',')]
     pub(crate) require: Vec<Requirement>,
 
+    /// A CLIP that says how well pictures fit their prompts: a folder as transformers writes it
+    #[arg(long, value_name = "DIR")]
+    pub(crate) clip: Option<PathBuf>,
+
     /// The folder in which `quantize --target` kept what it measured, for the report
     #[arg(long, value_name = "DIR", requires = "html")]
     pub(crate) work: Option<PathBuf>,

@@ -103,7 +103,7 @@ impl Page<'_> {
     fn table(&self, out: &mut String) -> Result<()> {
         out.push_str(
             "<div class=\"wide\"><table>\n<tr><th>model<th>SSIM<th>worst<th>PSNR, dB<th>latents, dB\
-             <th>file, MB<th>planned memory, MB<th>s / picture</tr>\n",
+             <th>CLIP<th>file, MB<th>planned memory, MB<th>s / picture</tr>\n",
         );
         for contender in &self.findings.contenders {
             let Contender { name, mean, worst, bytes, planned_peak, seconds, .. } = contender;
@@ -112,12 +112,13 @@ impl Page<'_> {
             };
             writeln!(
                 out,
-                "<tr><th>{}<td>{}<td>{}<td>{}<td>{}<td>{:.1}<td>{:.1}<td>{seconds:.2}</tr>",
+                "<tr><th>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{:.1}<td>{:.1}<td>{seconds:.2}</tr>",
                 escaped(name),
                 score(mean, |l| l.ssim, 4),
                 score(worst, |l| l.ssim, 4),
                 score(mean, |l| l.psnr, 2),
                 score(mean, |l| l.sqnr, 2),
+                contender.fit.map_or("–".to_owned(), |fit| format!("{fit:.2}")),
                 *bytes as f64 / 1e6,
                 *planned_peak as f64 / 1e6,
             )?;

@@ -17,6 +17,7 @@ pub mod prompt;
 mod request;
 pub mod sampler;
 pub mod schedule;
+pub mod similarity;
 mod stage;
 mod text;
 mod text_to_image;

@@ -7,6 +7,7 @@ mod folder;
 mod single;
 
 pub use defaults::{Default, Defaults};
+pub(crate) use folder::json;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
+use pipeline::similarity::Judge;
 use pipeline::{Model, Plan, Request, TextToImage};
 use serde::Serialize;
 use tensor::{Cpu, Precision, Scheme};
@@ -39,7 +40,13 @@ pub(crate) fn run(args: &args::Evaluate) -> Result<()> {
     let cpu = engine::cpu(args.threads)?;
     let request = drawing::pictures(&args.pictures, args.skip as usize)?;
     let models = Models { reference: &reference, model: &model, beside: &args.beside };
-    let findings = models.compare(&request, (&cpu, &CANCEL))?;
+    let mut judge = args.clip.as_deref().map(|clip| Judge::open(&cpu, clip)).transpose()?;
+    let mut findings = models.compare(&request, (&cpu, &CANCEL))?;
+    if let Some(judge) = &mut judge {
+        for contender in &mut findings.contenders {
+            contender.judge(judge, &request)?;
+        }
+    }
     if let Some(json) = &json {
         json.write_text(&(serde_json::to_string_pretty(&findings)? + "\n"))?;
     }
@@ -133,11 +140,11 @@ impl Findings {
     /// One line for each contender.
     fn table(&self) -> Result<String> {
         let mut out = String::new();
-        let (name, ssim, worst, psnr) = ("model", "SSIM", "worst", "PSNR");
+        let (name, ssim, worst, psnr, fit) = ("model", "SSIM", "worst", "PSNR", "CLIP");
         let (sqnr, mb, peak, seconds) = ("latents", "file MB", "peak MB", "s/picture");
         writeln!(
             out,
-            "{name:<28}{ssim:>8}{worst:>8}{psnr:>8}{sqnr:>9}{mb:>10}{peak:>9}{seconds:>11}"
+            "{name:<28}{ssim:>8}{worst:>8}{psnr:>8}{sqnr:>9}{fit:>8}{mb:>10}{peak:>9}{seconds:>11}"
         )?;
         for contender in &self.contenders {
             let Contender { name, bytes, planned_peak, seconds, .. } = contender;
@@ -149,7 +156,9 @@ impl Findings {
                     format!("{ssim:>8.4}{:>8.4}{psnr:>8.2}{sqnr:>9.2}", worst.ssim)
                 },
             );
-            writeln!(out, "{:<28}{scores}{mb:>10.1}{peak:>9.1}{seconds:>11.3}", short(name))?;
+            let fit = contender.fit.map_or("-".to_owned(), |fit| format!("{fit:.2}"));
+            let name = short(name);
+            writeln!(out, "{name:<28}{scores}{fit:>8}{mb:>10.1}{peak:>9.1}{seconds:>11.3}")?;
         }
         Ok(out)
     }

@@ -80,7 +80,8 @@ fn component(files: &Files, name: &'static str, weights: Checkpoint) -> Result<C
     Ok(Component { name, config: json(files, "config.json")?, weights })
 }
 
-fn json(files: &Files, name: &str) -> Result<Value, Error> {
+/// A JSON file of a model.
+pub(crate) fn json(files: &Files, name: &str) -> Result<Value, Error> {
     let fault = |fault: String| Error::Folder { path: files.path(name), fault };
     let again = "the model is incomplete, download or pack it again";
     let bytes = files.read(name).map_err(|e| fault(format!("{e}; {again}")))?;

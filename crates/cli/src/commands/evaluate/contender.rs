@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use pipeline::memory::Layer;
+use pipeline::similarity::Judge;
 use pipeline::{Drawn, Model, Picture, Plan, Request, TextToImage, Watch, pack};
 use quant::metrics::{self, Noise};
 use serde::Serialize;
@@ -26,6 +27,8 @@ pub(crate) struct Contender {
     pub(crate) mean: Option<Likeness>,
     /// The least of each score.
     pub(crate) worst: Option<Likeness>,
+    /// How well the pictures fit their prompts: the mean cosine of a CLIP's embeddings, times 100.
+    pub(crate) fit: Option<f64>,
     pub(crate) pictures: Vec<Scored>,
     /// Stored bits of each weight of the UNet's layers, in the order in which they run.
     pub(crate) bits: Vec<LayerBits>,
@@ -90,6 +93,7 @@ impl Contender {
             seconds: 0.0,
             mean: None,
             worst: None,
+            fit: None,
             pictures: Vec::new(),
             bits: bits.collect(),
             drawn: Vec::with_capacity(request.total()),
@@ -104,6 +108,17 @@ impl Contender {
         contender.seconds = start.elapsed().as_secs_f64() / request.total() as f64;
         progress.finish();
         Ok(contender)
+    }
+
+    /// Have a CLIP say how well the pictures fit their prompts.
+    pub(crate) fn judge(&mut self, judge: &mut Judge<'_, Cpu>, request: &Request) -> Result<()> {
+        let mut sum = 0.0;
+        for (index, picture) in self.drawn.iter().enumerate() {
+            let prompt = &request.prompts[index / request.pictures];
+            sum += f64::from(judge.similarity(picture, prompt)?);
+        }
+        self.fit = Some(100.0 * sum / self.drawn.len() as f64);
+        Ok(())
     }
 
     /// Score all pictures against those of the reference.
