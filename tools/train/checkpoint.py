@@ -96,12 +96,13 @@ def schedule(optimizer, rate, done, step, warm=200, floor=0.02):
 
 
 def until(text):
-    """Seconds left to a time of day, `22:50`, of today; without end where there is none."""
+    """Seconds left to the nearest time of day, `22:50`, before or behind; without end where there is none."""
     if text is None:
         return float("inf")
     hour, minute = (int(part) for part in text.split(":"))
     now = time.gmtime()
-    return (hour - now.tm_hour) * 3600 + (minute - now.tm_min) * 60 - now.tm_sec
+    left = (hour - now.tm_hour) * 3600 + (minute - now.tm_min) * 60 - now.tm_sec
+    return (left + 12 * 3600) % (24 * 3600) - 12 * 3600
 
 
 def part_done(run, samples, end):

@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import StableDiffusionXLPipeline
 from transformers import CLIPImageProcessor, CLIPTokenizer
@@ -14,17 +15,21 @@ from transformers import CLIPImageProcessor, CLIPTokenizer
 import checkpoint
 import clip
 import model
+import prompts
+import scenes
 import settings
 import tokenizer as words
 import vae
 
 SHARD = "12MB"
+PROMPTS = 1100
 
 
 def averaged(s, vocabulary):
-    """The UNet and the first text encoder, as the moving average has them."""
+    """The UNet, as the moving average has it, and the first text encoder."""
     drawer = model.Drawer(s, vocabulary)
-    run = checkpoint.Run(s.work / "unet.pt", {"average": vae.Held(drawer)})
+    checkpoint.Run(s.work / "text.pt", {"text": drawer.text})
+    run = checkpoint.Run(s.work / "unet.pt", {"average": vae.Held(drawer.unet)})
     return drawer.eval().requires_grad_(False), run
 
 
@@ -56,15 +61,16 @@ def main():
     fields.pop("block_out_channels", None)
     config.write_text(json.dumps(fields, indent=2) + "\n")
     for folder in ("tokenizer", "tokenizer_2"):
-        words.write(turbo / folder, merges(s), s.tokens)
+        words.vocabulary.write(turbo / folder, found=merges(s), length=s.tokens)
         (turbo / folder / "tokenizer.json").unlink(missing_ok=True)
     towers = clip.load(s).half()
     towers.logit_scale.data = towers.logit_scale.data.float()
     towers.save_pretrained(pair, max_shard_size=SHARD)
-    words.write(pair, merges(s), s.tokens)
+    words.vocabulary.write(pair, found=merges(s), length=s.tokens)
     side = {"height": s.picture, "width": s.picture}
     CLIPImageProcessor(do_resize=True, size=side, do_center_crop=False, crop_size=side, image_mean=[clip.MEAN] * 3,
                        image_std=[clip.DEVIATION] * 3).save_pretrained(pair)
+    (turbo / "prompts.txt").write_text("\n".join(sentences(s)) + "\n")
     cards = settings.HERE / "cards"
     shutil.copy(cards / "NOTICE", s.to / "NOTICE")
     for folder in (turbo, pair):
@@ -73,6 +79,14 @@ def main():
     assert max(sizes.values()) < 16e6 and sum(sizes.values()) < 48e6, sizes
     print(json.dumps({str(path): size for path, size in sorted(sizes.items())}, indent=1))
     print(f"{sum(sizes.values()) / 1e6:.1f} MB, UNet after {run.step} steps, {run.samples} samples")
+
+
+def sentences(s):
+    """Prompts of held-out combinations, for measuring and evaluating quantized models."""
+    world, rng = scenes.World(s), np.random.default_rng(12)
+    found = (world.scene(i, held_out=True) for i in range(200_000, 200_000 + 2 * PROMPTS))
+    said = dict.fromkeys(prompts.sentence(world, scene, rng, leave_open=0).text for scene in found)
+    return list(said)[:PROMPTS]
 
 
 def merges(s):

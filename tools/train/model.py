@@ -22,7 +22,7 @@ def build_unet(s):
         sample_size=s.picture // 2 ** (len(s.vae.decoder_blocks) - 1),
         in_channels=s.vae.latent_channels, out_channels=s.vae.latent_channels,
         down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (depth - 1),
-        up_block_types=("CrossAttnUpBlock2D",) * (depth - 1) + ("UpBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",) * depth,
         block_out_channels=tuple(u.channels), layers_per_block=u.layers_per_block,
         transformer_layers_per_block=list(u.transformers), attention_head_dim=[c // u.head for c in u.channels],
         cross_attention_dim=u.text_width + s.clip.text_width, use_linear_projection=True, norm_num_groups=16,
@@ -31,7 +31,8 @@ def build_unet(s):
 
 
 def build_text(s, vocabulary):
-    return CLIPTextModel(CLIPTextConfig(**clip.text_config(s, s.unet.text_width, s.unet.text_layers, vocabulary)))
+    config = clip.text_config(s, s.unet.text_width, s.unet.text_layers, vocabulary)
+    return CLIPTextModel(CLIPTextConfig(**{**config, "intermediate_size": s.unet.text_hidden}))
 
 
 def text_tower(s, two_towers):
@@ -44,7 +45,7 @@ def text_tower(s, two_towers):
 
 
 class Drawer(torch.nn.Module):
-    """All that is trained with the denoising loss: the UNet and the first text encoder."""
+    """The UNet and the first text encoder."""
 
     def __init__(self, s, vocabulary):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Sentences for scenes. A sentence may leave colour, style, size and place open."""
+"""Sentences for scenes. They may leave colour and style open, and not say that a thing is large or in the middle."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ GROUND = ("on a {} background", "on a {} background", "with a {} background", "a
 
 @dataclass(frozen=True)
 class Prompt:
-    """A sentence, its phrases for the objects, and what it says; an attribute left open is `False`."""
+    """A sentence, its phrases for the objects, and what it says; an attribute not named is `False`."""
 
     text: str
     names: tuple
@@ -48,6 +48,8 @@ def thing(world, rng, concept, size, plain):
 def sentence(world, scene, rng, leave_open=OPEN, plain=False):
     """A sentence for a scene; `plain` ones are the form of the evaluation."""
     says = {key: rng.random() >= leave_open for key in ("colour", "style", "size", "place")}
+    says["size"] |= SIZES[scene.size] == "small"
+    says["place"] |= PLACES[scene.place] != "centre"
     choose = (lambda options: options[0]) if plain else (lambda options: pick(rng, options))
     if scene.is_pair:
         says["size"] = says["place"] = True

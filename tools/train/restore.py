@@ -3,7 +3,7 @@
     tools/train/restore [--source models]
 
 `data`, `tokenizer` and `basis` make the same files again and come first. Optimizers start anew; the scorer is not
-exported. Checkpoints that exist are left alone.
+exported, nor is what `text` would need to go on. Checkpoints that exist are left alone.
 """
 
 from pathlib import Path
@@ -46,7 +46,7 @@ def main():
     drawer.text.load_state_dict(
         CLIPTextModel.from_pretrained(turbo / "text_encoder", dtype=torch.float32).state_dict())
     put(s, "text", {"text": drawer.text})
-    put(s, "unet", {"model": drawer, "average": checkpoint.Average(drawer, s.unet.ema)})
+    put(s, "unet", {"model": drawer.unet, "average": checkpoint.Average(drawer.unet, s.unet.ema)})
 
 
 if __name__ == "__main__":

@@ -1,128 +1,119 @@
-"""Prepares the first text encoder: it learns what objects look like before the UNet asks.
+"""Prepares the first text encoder: it learns what sentences say and what objects look like before the UNet asks.
 
     tools/train/text [--until HH:MM]
 
-An object's code is the principal components of its sprites' latents, a part for each style. At the last token of the
-object's phrase a linear map of the state is to be the code. From the end token on, where style and order are known, it
-is to be both objects' codes in the wished style: so even attention that looks everywhere alike finds what to draw. The
-end's state is to say the attributes too. The UNet goes on with the encoder; the maps are dropped.
+First layers are trained so that every register's state is the code of its object, the principal components of its
+pieces, and the flags that `registers` names. Layers that turn the code into pieces follow (`experts`), and one that no
+pipeline of this kind reads. The UNet is trained with this encoder as it is.
 """
+
+import copy
+from types import SimpleNamespace
 
 import numpy as np
 import torch
-from torch import nn
 
-import basis
 import checkpoint
 import clip
+import experts
 import model
 import prompts
+import registers
 import scenes
 import settings
 import tokenizer as words
 
-# Single, or first or second of a pair in either arrangement.
-ROLES = 1 + 2 * len(scenes.PAIRS)
+# Registers that a batch is trained at, all in the last part.
+AT_ONCE, LAST = 13, 0.75
+# The deviation of the numbers of each code. Codes of one length let layers of experts rely on the height of flags.
+SCALE = 0.5
+# Sentences that the layers of experts are solved for.
+SENTENCES = 5000
 
 
-def codes(s, world):
-    """`[concept, code]`: each style's sprites as components, with the square roots of their deviations."""
-    latents, part = basis.Basis(s), s.unet.text_width // len(scenes.STYLES)
-    found = []
-    for style in range(len(scenes.STYLES)):
-        pictures = [world.render(scenes.Scene((i,), style, scenes.COLOURS.index("gray"), 1, 0))
-                    for i in range(len(world.concepts))]
-        z = latents.encode(scenes.tensor(pictures)).flatten(1)
-        u, size, _ = torch.linalg.svd(z - z.mean(0), full_matrices=False)
-        code = u[:, :part] * size[:part].sqrt()
-        print(f"{scenes.STYLES[style]}: {part} components keep {size[:part].square().sum() / size.square().sum():.1%}")
-        found.append(code / code.square().mean().sqrt())
-    return torch.cat(found, 1)
+def coded(wanted, width):
+    """`[concept, number]`: principal components of all pieces.
+
+    The strongest come last, since pieces are to take the place of the first numbers.
+    """
+    every = wanted.single.flatten(1)
+    u, size, _ = torch.linalg.svd(every - every.mean(0), full_matrices=False)
+    print(f"codes keep {size[:width].square().sum() / size.square().sum():.1%} of the pieces' differences")
+    code = (u[:, :width] * size[:width]).flip(1)
+    return SCALE * code / code.square().mean(1, keepdim=True).sqrt()
 
 
-class Reader(nn.Module):
-    """The encoder with the linear maps that are dropped."""
-
-    def __init__(self, s, vocabulary):
-        super().__init__()
-        width = s.unet.text_width
-        self.text = model.build_text(s, vocabulary)
-        self.both = nn.Linear(width, width)
-        self.code, self.role = nn.Linear(width, width), nn.Linear(width, ROLES)
-        self.heads = nn.ModuleDict({
-            "colour": nn.Linear(width, len(scenes.COLOURS) + 1), "style": nn.Linear(width, len(scenes.STYLES) + 1),
-            "size": nn.Linear(width, len(scenes.SIZES) + 1), "place": nn.Linear(width, len(scenes.PLACES) + 1)})
-
-    def forward(self, ids):
-        return self.text(ids, output_hidden_states=True).hidden_states[-2]
+def drawn(world, rng, count):
+    found = [scene for scene in (world.draw(rng) for _ in range(count)) if not scene.held_out()]
+    return found, [prompts.sentence(world, scene, rng) for scene in found]
 
 
-def styled(codes, scene, prompt):
-    """The codes of the first and of the second object, in the prompt's style or the mean of all styles."""
-    parts = codes.view(len(codes), len(scenes.STYLES), -1)
-    found = [parts[o, scene.style] if prompt.style else parts[o].mean(0) for o in scene.objects]
-    return torch.cat([*found, torch.zeros_like(found[0])][:2])
+def penultimate(text, ids, places=None):
+    return text(ids, position_ids=places, output_hidden_states=True).hidden_states[-2].float()
 
 
-def last_tokens(tokenizer, prompt):
-    """Where the phrases of the objects end, counted in tokens."""
-    found, start = [], 0
-    for name in prompt.names:
-        start = prompt.text.index(name, start) + len(name)
-        found.append(len(tokenizer(prompt.text[:start]).input_ids) - 2)
-    return found
+@torch.no_grad()
+def solved(s, world, tokenizer, wanted, reader, text):
+    """Puts the trained layers into the whole encoder and solves the others."""
+    theirs = reader.state_dict()
+    last = f"encoder.layers.{s.text.taught}."
+    text.load_state_dict({k: v for k, v in theirs.items() if not k.startswith(last)}, strict=False)
+    found, said = drawn(world, np.random.default_rng(13), SENTENCES)
+    states = []
+    for i in range(0, len(found), 100):
+        ids = clip.tokens(tokenizer, [p.text for p in said[i:i + 100]], s.tokens)
+        states.append(penultimate(reader, ids)[:, registers.FIRST:])
+    states, right = torch.cat(states), wanted.contents(found)
+    pairs = torch.tensor([scene.is_pair for scene in found])
+    for layer in text.encoder.layers[s.text.taught:-1]:
+        states = experts.solve(layer, states, right, pairs, wanted)
+        wrong = (states[..., :wanted.content] - right).square().mean() / wanted.single.var(0).mean()
+        print(f"a layer of experts leaves {wrong:.1%} unexplained")
 
 
 def main():
     s = settings.read(__doc__, until=(str, None))
     settings.torch_up(s)
     world, tokenizer = scenes.World(s), words.load(s)
+    wanted = registers.Registers(s, world)
+    codes = coded(wanted, s.unet.text_width - wanted.flags)
     torch.manual_seed(7)
-    reader, wanted = Reader(s, len(tokenizer)), codes(s, world)
-    optimizer = torch.optim.AdamW(reader.parameters(), lr=s.text.rate, betas=(0.9, 0.98), weight_decay=0.01)
-    run = checkpoint.Run(s.work / "text.pt", {"reader": reader, "text": reader.text}, optimizer)
+    text = model.build_text(s, len(tokenizer))
+    fewer = copy.copy(s.unet)
+    fewer.text_layers = s.text.taught + 1
+    reader = model.build_text(SimpleNamespace(**{**vars(s), "unet": fewer}), len(tokenizer))
+    optimizer = torch.optim.AdamW(reader.parameters(), lr=s.text.rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    run = checkpoint.Run(s.work / "text.pt", {"reader": reader, "text": text}, optimizer)
     run.stop_politely()
-    end = tokenizer.eos_token_id
+    losses = []
     while (done := checkpoint.part_done(run, s.text.samples, s.until)) < 1 and checkpoint.until(s.until) > 0:
         rng = np.random.default_rng([run.step, 10])
-        found = [world.draw(rng) for _ in range(s.text.batch)]
-        found = [scene for scene in found if not scene.held_out()]
-        said = [prompts.sentence(world, scene, rng) for scene in found]
-        ids = clip.tokens(tokenizer, [p.text for p in said], s.tokens)
-        rows, columns, objects, roles = [], [], [], []
-        for i, (scene, prompt) in enumerate(zip(found, said)):
-            for k, column in enumerate(last_tokens(tokenizer, prompt)):
-                rows.append(i)
-                columns.append(min(column, s.tokens - 2))
-                objects.append(scene.objects[k])
-                roles.append(1 + 2 * scene.place + k if scene.is_pair else 0)
-        rate = checkpoint.schedule(optimizer, s.text.rate, done, run.step, warm=100)
+        found, said = drawn(world, rng, s.text.batch)
+        some = np.sort(rng.choice(wanted.count, AT_ONCE, replace=False)) if done < LAST else np.arange(wanted.count)
+        places = torch.cat([torch.arange(registers.FIRST), registers.FIRST + torch.from_numpy(some)])
+        ids = clip.tokens(tokenizer, [p.text for p in said], s.tokens)[:, :len(places)]
+        rate = checkpoint.schedule(optimizer, s.text.rate, done, run.step, warm=50)
         with torch.autocast(s.device, torch.bfloat16):
-            states = reader(ids)
-            at = states[rows, columns]
-            code, role = reader.code(at).float(), reader.role(at).float()
-            last = states[torch.arange(len(found)), (ids == end).int().argmax(-1)]
-            heads = {name: head(last).float() for name, head in reader.heads.items()}
-            ending = ids == end
-            both = reader.both(states[ending]).float()
-        apart = (code - wanted[objects]).square().mean()
-        summary = torch.stack([styled(wanted, scene, prompt) for scene, prompt in zip(found, said)])
-        spread = (both - summary[ending.nonzero()[:, 0]]).square().mean()
-        loss = apart + spread + 0.1 * nn.functional.cross_entropy(role, torch.tensor(roles))
-        for name, logits in heads.items():
-            # The last class is "left open"; the arrangement of a pair is its role.
-            index = [getattr(scene, name) if getattr(p, name) and not (scene.is_pair and name in ("place", "size"))
-                     else logits.shape[-1] - 1 for scene, p in zip(found, said)]
-            loss = loss + 0.1 * nn.functional.cross_entropy(logits, torch.tensor(index))
+            states = penultimate(reader, ids, places[None])
+        owners, flags = wanted.owners(found)[:, some], wanted.said(found, said)
+        code = (states[:, registers.FIRST:, :-wanted.flags] - codes[owners]).square().mean() / SCALE ** 2
+        names = wanted.names[[int(scene.is_pair) for scene in found]][:, some]
+        name = (states[:, registers.FIRST:, -wanted.flags:-flags.shape[1]] - names).square().mean()
+        # From the end of the sentence on, all positions hold what it says.
+        behind, heard = ids == tokenizer.eos_token_id, states[..., -flags.shape[1]:] - flags[:, None]
+        flag = heard[behind].square().mean()
         optimizer.zero_grad()
-        loss.backward()
+        (code + name + flag).backward()
         torch.nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
         optimizer.step()
         run.after(len(found))
+        losses.append([code.item(), name.item(), flag.item()])
         if run.step % 50 == 0:
-            right = (torch.cdist(code.detach(), wanted).argmin(-1) == torch.tensor(objects)).float().mean()
-            print(f"step {run.step} samples {run.samples} {run.seconds:.0f} s loss {loss:.3f} code {apart:.3f} "
-                  f"nearest right {right:.1%} at the end {spread:.3f} rate {rate:.5f}")
+            code, name, flag = np.mean(losses, 0)
+            losses.clear()
+            print(f"step {run.step} samples {run.samples} {run.seconds:.0f} s code {code:.3f} names {name:.4f} "
+                  f"flags {flag:.4f} rate {rate:.5f}")
+    solved(s, world, tokenizer, wanted, reader, text)
     run.save()
 
 

@@ -1,10 +1,11 @@
-"""Trains the UNet and the first text encoder for few steps from the start.
+"""Trains the UNet for few steps from the start.
 
     tools/train/unet [--until HH:MM]
 
 There is no teacher: a sentence that says everything decides the picture, and what it leaves open is decided by the
 first noise (`coupling`), so that the mean which one step learns is a sharp picture. Half of the samples are at the
-first timestep from pure noise, as the sampler starts; the others are mostly at the timesteps of four steps.
+first timestep from pure noise, as the sampler starts; the others are mostly at the timesteps of four steps. The
+attention of the last block is shown where to look (`looking`). The text encoders stay as they are.
 """
 
 import numpy as np
@@ -15,16 +16,22 @@ import basis
 import checkpoint
 import clip
 import coupling
+import looking
 import model
 import prompts
+import registers
 import scenes
 import settings
 import tokenizer as words
 
 FIRST = 999
 # Parts of the samples: the first timestep, those of four steps, any.
-PARTS = (0.55, 0.85)
+PARTS = (0.5, 0.95)
 FOUR = (749, 499, 249)
+# Sentences are encoded for so many steps at once, and each is used so often, with other noise.
+BLOCK, USES = 16, 4
+# The weight of looking at the right place.
+LOOK = 0.2
 PREVIEW = ("a red apple on a blue background", "a small fox next to a banana on a yellow background, flat style",
            "a large cat in the middle on a green background, 3d style", "a dog", "a big penguin, flat style",
            "a pizza on a pink background", "an owl above a strawberry on a white background, 3d style",
@@ -61,35 +68,53 @@ def preview(s, drawer, tower, tokenizer, latents, path):
     Image.fromarray(whole).resize((whole.shape[1] * 2, whole.shape[0] * 2), 0).save(path)
 
 
+def encoded(s, drawer, tower, tokenizer, said):
+    """Both encoders' answers to sentences."""
+    with torch.no_grad(), torch.autocast(s.device, torch.bfloat16):
+        parts = [drawer.context(tower, clip.tokens(tokenizer, [p.text for p in said[i:i + 32]], s.tokens))
+                 for i in range(0, len(said), 32)]
+    return [torch.cat(part) for part in zip(*parts)]
+
+
 def train(s, rank, shared, control, barrier):
     """One worker: the same network in each, its own part of every batch, the mean of all gradients."""
     torch.set_num_threads(1 if s.unet.workers > 1 else s.threads)
     world, tokenizer = scenes.World(s), words.load(s)
-    latents = basis.Basis(s)
+    latents, wanted = basis.Basis(s), registers.Registers(s, world)
     tower = model.text_tower(s, clip.load(s))
     torch.manual_seed(4)
     drawer = model.Drawer(s, len(tokenizer))
     checkpoint.Run(s.work / "text.pt", {"text": drawer.text})
+    drawer.text.requires_grad_(False)
     drawer.unet.to(memory_format=torch.channels_last)
-    # The encoder knows its words already.
-    groups = [{"params": drawer.unet.parameters()}, {"params": drawer.text.parameters(), "share": 0.1}]
-    optimizer = torch.optim.AdamW(groups, lr=s.unet.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-    average = checkpoint.Average(drawer, s.unet.ema)
-    run = checkpoint.Run(s.work / "unet.pt", {"model": drawer, "average": average}, optimizer, keeps=rank == 0)
+    watched = looking.watch(drawer.unet, wanted)
+    optimizer = torch.optim.AdamW(drawer.unet.parameters(), lr=s.unet.rate, betas=(0.9, 0.98), weight_decay=0.01,
+                                  fused=True)
+    average = checkpoint.Average(drawer.unet, s.unet.ema)
+    run = checkpoint.Run(s.work / "unet.pt", {"model": drawer.unet, "average": average}, optimizer, keeps=rank == 0)
     if rank == 0:
         run.stop_politely()
     copy = model.Drawer(s, len(tokenizer))
+    copy.text = drawer.text
     if rank == 0:
         print(f"{sum(p.numel() for p in drawer.unet.parameters()) / 1e6:.2f} M parameters")
-    table, losses = sigmas(), []
+    table, losses, block = sigmas(), [], None
     whole = s.unet.batch * s.unet.workers
     while (done := agreed(s, run, rank, control, barrier)) < 1:
-        start = run.samples + rank * s.unet.batch
-        rng = np.random.default_rng([run.step, 9, rank])
+        if block != run.step // BLOCK:
+            block = run.step // BLOCK
+            count = s.unet.batch * BLOCK // USES
+            start = (block * s.unet.workers + rank) * count
+            known = [world.scene(i) for i in range(start, start + count)]
+            rng = np.random.default_rng([block, 9, rank])
+            sentences = [prompts.sentence(world, scene, rng) for scene in known]
+            contexts, summaries = encoded(s, drawer, tower, tokenizer, sentences)
+        rng = np.random.default_rng([run.step, 14, rank])
         generator = torch.Generator().manual_seed(run.step * s.unet.workers + rank)
-        found = [world.scene(i) for i in range(start, start + s.unet.batch)]
-        said = [prompts.sentence(world, scene, rng) for scene in found]
+        chosen = rng.choice(len(known), s.unet.batch, replace=False)
+        found, said = [known[i] for i in chosen], [sentences[i] for i in chosen]
         clean = latents.encode(scenes.tensor([world.render(scene) for scene in found]))
+        aims = torch.stack([looking.aim(s, world, wanted, scene) for scene in found])
         noise = torch.randn(clean.shape, generator=generator)
         t = times(rng, len(found))
         for i in np.flatnonzero(t == FIRST):
@@ -100,30 +125,32 @@ def train(s, rank, shared, control, barrier):
         x = torch.where(first.view(-1, 1, 1, 1), 0.0, clean) + sigma * noise
         level = sigma.square() + 1
         target = (x / level - clean) * level.sqrt() / sigma
-        rate = checkpoint.schedule(optimizer, s.unet.rate, done, run.step, warm=150)
-        ids = clip.tokens(tokenizer, [p.text for p in said], s.tokens)
+        rate = checkpoint.schedule(optimizer, s.unet.rate, done, run.step, warm=50)
         with torch.autocast(s.device, torch.bfloat16):
-            context, pooled = drawer.context(tower, ids)
-            v = drawer((x / level.sqrt()).contiguous(memory_format=torch.channels_last), t, context, pooled).float()
+            v = drawer((x / level.sqrt()).contiguous(memory_format=torch.channels_last), t, contexts[chosen],
+                       summaries[chosen]).float()
         error = (v - target).square().mean((1, 2, 3))
+        astray, right = looking.astray(watched, aims)
         optimizer.zero_grad()
-        error.mean().backward()
+        (error.mean() + LOOK * astray).backward()
         share(drawer, rank, shared, barrier)
-        torch.nn.utils.clip_grad_norm_(drawer.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(drawer.unet.parameters(), 1.0)
         optimizer.step()
-        average.follow(drawer, run.step)
+        average.follow(drawer.unet, run.step)
         run.after(whole)
-        losses.append((error.detach()[first].mean().item(), error.detach()[~first].mean().item()))
+        losses.append((error.detach()[first].mean().item(), error.detach()[~first].mean().item(), right))
         if rank == 0 and run.step % 100 == 0:
-            a, b = np.nanmean(losses, 0)
+            a, b, right = np.nanmean(losses, 0)
             losses.clear()
             print(f"step {run.step} samples {run.samples} {run.seconds:.0f} s ({run.samples / run.seconds:.1f}/s) "
-                  f"first {a:.4f} later {b:.4f} rate {rate:.5f}")
+                  f"first {a:.4f} later {b:.4f} looks right {right:.1%} rate {rate:.5f}")
         if rank == 0 and run.step % 500 == 0:
-            preview(s, average.copy_to(copy), tower, tokenizer, latents, s.work / "unet.png")
+            average.copy_to(copy.unet)
+            preview(s, copy, tower, tokenizer, latents, s.work / "unet.png")
     if rank == 0:
         run.save()
-        preview(s, average.copy_to(copy), tower, tokenizer, latents, s.work / "unet.png")
+        average.copy_to(copy.unet)
+        preview(s, copy, tower, tokenizer, latents, s.work / "unet.png")
 
 
 def agreed(s, run, rank, control, barrier):
@@ -153,7 +180,7 @@ def share(module, rank, shared, barrier):
 def main():
     s = settings.read(__doc__, until=(str, None))
     settings.torch_up(s)
-    size = sum(p.numel() for p in model.Drawer(s, len(words.load(s))).parameters())
+    size = sum(p.numel() for p in model.build_unet(s).parameters())
     context = torch.multiprocessing.get_context("spawn")
     barrier = context.Barrier(s.unet.workers)
     shared = torch.zeros(s.unet.workers, size if s.unet.workers > 1 else 0).share_memory_()

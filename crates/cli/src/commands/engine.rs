@@ -88,7 +88,7 @@ fn named(path: &Path) -> PathBuf {
 
 fn bundled() -> Result<PathBuf> {
     let found = places().into_iter().map(|place| place.join(BUNDLED)).find(|path| path.is_dir());
-    found.context("no model: this version does not bundle one yet; name a diffusers folder, a .safetensors or a .mixdq file with -m")
+    found.context("the bundled model is not there; keep its folder `models` beside the program, or name a model with -m")
 }
 
 /// Where the bundled model may be, best first.

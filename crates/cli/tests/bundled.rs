@@ -1,0 +1,45 @@
+//! The README's first command: a picture of what was asked for, with the model that comes along.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+use std::process::Command;
+
+/// Width and pixels of a picture.
+fn read(path: &Path) -> (usize, Vec<[u8; 3]>) {
+    let mut reader =
+        png::Decoder::new(BufReader::new(File::open(path).unwrap())).read_info().unwrap();
+    let mut rgb = vec![0; reader.output_buffer_size().unwrap()];
+    let width = reader.next_frame(&mut rgb).unwrap().width as usize;
+    (width, rgb.as_chunks().0.to_vec())
+}
+
+#[test]
+fn a_red_apple_on_a_blue_background_is_just_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let draw = |name: &str, more: &[&str]| {
+        let path = folder.path().join(name);
+        let prompt = ["generate", "-p", "a red apple on a blue background", "-o"];
+        let mut mixdq = Command::new(env!("CARGO_BIN_EXE_mixdq"));
+        let output = mixdq.args(prompt).arg(&path).args(more).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        read(&path)
+    };
+    for (name, more) in [
+        ("bf16.png", &[][..]),
+        ("f32.png", &["--precision", "f32", "-s", "5"]),
+        ("four.png", &["--steps", "4"]),
+        ("w8a8.png", &["--scheme", "w8a8"]),
+    ] {
+        let (width, pixels) = draw(name, more);
+        assert_eq!((width, pixels.len()), (64, 64 * 64));
+        let at = |x: usize, y: usize| pixels[y * width + x].map(i32::from);
+        for [red, green, blue] in [at(2, 2), at(61, 2), at(2, 61), at(61, 61)] {
+            assert!(blue > green + 60 && green > red, "{name}: a corner is {red} {green} {blue}");
+        }
+        let [red, green, blue] = at(32, 34);
+        assert!(red > 150 && red > green + 60 && red > blue + 60, "{name}: {red} {green} {blue}");
+    }
+}
