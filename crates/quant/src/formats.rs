@@ -133,7 +133,8 @@ impl Formats {
 #[cfg(test)]
 mod tests {
     use super::{Objective, candidates, choose, least_bytes};
-    use crate::sensitivity::{Effect, FLOAT, Header, Of, Record, Sensitivity, VERSION};
+    use crate::sensitivity::tests::header_of;
+    use crate::sensitivity::{Effect, FLOAT, Header, Record, Sensitivity};
 
     /// Layers of 100 weights; `sqnr` and `ssim` at 4 bits, all the same at 8 and as real numbers.
     fn measured(layers: &[(&str, f64, f64)]) -> Sensitivity {
@@ -157,24 +158,9 @@ mod tests {
                 });
             }
         }
-        let header = Header {
-            version: VERSION,
-            of: Of::Network,
-            model: "m".into(),
-            fingerprint: 5,
-            prompts: vec!["p".into()],
-            pictures: 1,
-            seed: 0,
-            width: 64,
-            height: 64,
-            steps: 1,
-            guidance: 0.0,
-            formats: formats.map(|(name, ..)| name.to_owned()).to_vec(),
-            layers: layers.iter().map(|(name, ..)| (*name).to_owned()).collect(),
-            rounding: Effect { sqnr: 34.0, ssim: Some(0.98) },
-            places: None,
-            shard: None,
-        };
+        let layers = layers.iter().map(|(name, ..)| *name).collect::<Vec<_>>();
+        let rounding = Effect { sqnr: 34.0, ssim: Some(0.98) };
+        let header = Header { rounding, ..header_of(&formats.map(|(name, ..)| name), &layers) };
         Sensitivity { header, records }
     }
 

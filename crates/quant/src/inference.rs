@@ -151,7 +151,8 @@ fn role(layer: &str) -> String {
 mod tests {
     use super::{agreement, infer, most_telling, role};
     use crate::metrics::SAME;
-    use crate::sensitivity::{Effect, FLOAT, Header, Of, Record, Sensitivity, VERSION};
+    use crate::sensitivity::tests::header_of;
+    use crate::sensitivity::{Effect, FLOAT, Header, Of, Record, Sensitivity};
 
     const LAYERS: [&str; 4] = [
         "down_blocks.0.resnets.0.conv1",
@@ -163,14 +164,14 @@ mod tests {
 
     /// Own errors of each layer at 4 bits, 24 dB more at 8.
     fn own() -> Sensitivity {
-        let formats = [FLOAT, "w8a8", "w4a8"].map(str::to_owned).to_vec();
+        const FORMATS: [&str; 3] = [FLOAT, "w8a8", "w4a8"];
         let mut records = Vec::new();
         for (place, layer) in LAYERS.iter().enumerate() {
-            for (format, sqnr) in formats.iter().zip([SAME, OWN[place] + 24.0, OWN[place]]) {
+            for (format, sqnr) in FORMATS.into_iter().zip([SAME, OWN[place] + 24.0, OWN[place]]) {
                 records.push(Record {
                     layer: (*layer).to_owned(),
                     place,
-                    format: format.clone(),
+                    format: format.to_owned(),
                     bytes: 1,
                     weights: 100,
                     effect: Effect { sqnr, ssim: None },
@@ -178,24 +179,8 @@ mod tests {
                 });
             }
         }
-        let header = Header {
-            version: VERSION,
-            of: Of::Output,
-            model: "m".into(),
-            fingerprint: 0,
-            prompts: vec!["p".into()],
-            pictures: 1,
-            seed: 0,
-            width: 64,
-            height: 64,
-            steps: 1,
-            guidance: 0.0,
-            formats,
-            layers: LAYERS.map(str::to_owned).to_vec(),
-            rounding: Effect { sqnr: 40.0, ssim: Some(0.99) },
-            places: None,
-            shard: None,
-        };
+        let rounding = Effect { sqnr: 40.0, ssim: Some(0.99) };
+        let header = Header { of: Of::Output, rounding, ..header_of(&FORMATS, &LAYERS) };
         Sensitivity { header, records }
     }
 

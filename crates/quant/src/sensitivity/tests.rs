@@ -2,7 +2,9 @@
 
 use super::{Effect, Header, Of, Record, Sensitivity, Shard, VERSION};
 
-fn header(shard: Option<Shard>) -> Header {
+/// One prompt with these formats and layers.
+pub(crate) fn header_of(formats: &[&str], layers: &[&str]) -> Header {
+    let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     Header {
         version: VERSION,
         of: Of::Network,
@@ -15,16 +17,16 @@ fn header(shard: Option<Shard>) -> Header {
         height: 64,
         steps: 1,
         guidance: 0.0,
-        formats: vec!["float".into(), "w8a8".into()],
-        layers: ["conv_in", "ff", "conv_out"].map(str::to_owned).to_vec(),
+        formats: owned(formats),
+        layers: owned(layers),
         rounding: Effect { sqnr: 40.5, ssim: Some(0.9) },
         places: None,
-        shard,
+        shard: None,
     }
 }
 
 fn measured(shard: Option<Shard>) -> Sensitivity {
-    let header = header(shard);
+    let header = Header { shard, ..header_of(&["float", "w8a8"], &["conv_in", "ff", "conv_out"]) };
     let formats = header.formats.clone();
     let records = header.places().flat_map(|place| {
         let layer = header.layers[place].clone();

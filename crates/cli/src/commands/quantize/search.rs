@@ -74,6 +74,8 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
         shard: None,
     };
     let held_out = drawing::pictures(&args.pictures, args.pictures.count as usize)?;
+    // What proves the result is wanted now: hours of work are not to end for want of prompts.
+    proof(args)?;
     let measured = what.measure(model, cpu, (&work.join(SCORES), cancel))?;
     let candidates = candidates(args, target, &measured, (model, cpu))?;
     let plans = compare(&candidates, &measured, (&held_out, &work.join(CANDIDATES)), engine)?;
@@ -101,7 +103,7 @@ pub(super) fn report(args: &Quantize, target: Target, engine: Engine<'_>) -> Res
     let (reference, cpu, cancel) = engine;
     let source = Source { model: Some(args.output.clone()), ..Source::default() };
     let model = engine::model(&source)?;
-    let request = drawing::pictures(&args.pictures, 2 * args.pictures.count as usize)?;
+    let request = proof(args)?;
     let naive = format!("w{}a{}", if target.weights < 6.0 { 4 } else { 8 }, target.acts);
     let naive: Scheme = naive.parse().map_err(anyhow::Error::msg)?;
     let models = Models { reference, model: &model, beside: &[naive] };
@@ -109,6 +111,11 @@ pub(super) fn report(args: &Quantize, target: Target, engine: Engine<'_>) -> Res
     evaluate::write_report(&models, &request, (&folder, cpu, cancel))?;
     report::say(&format!("report: {}", folder.join("report.html").display()));
     Ok(())
+}
+
+/// Pictures of prompts that nothing is chosen by.
+fn proof(args: &Quantize) -> Result<Request> {
+    drawing::pictures(&args.pictures, 2 * args.pictures.count as usize)
 }
 
 /// The folder that was named, or one beside the output.
