@@ -4,6 +4,7 @@
 //! program and collects numbers by name. Bars with the same source share one run of it. A bar whose
 //! source could not run is not met, and the table says why.
 
+mod avx2;
 mod hard_limit;
 mod inputs;
 mod list;

@@ -232,6 +232,21 @@ pub trait Int8Dot: Isa {
     fn widen_i32(self, v: Self::V) -> Self::V;
 }
 
+/// Instruction sets that multiply bytes exactly in lanes of 16 bits only, where a signed byte times an unsigned one
+/// fits and a sum of two may not.
+///
+/// Such a CPU has two fast ways: both factors widened to 16 bits beforehand, or weights of at most four bits, of whose
+/// products sixteen fit into a lane.
+pub trait Int16Dot: Int8Dot {
+    /// `acc[i] + a[2i] · b[2i] + a[2i + 1] · b[2i + 1]`, where the vectors `a` and `b` hold 32 signed numbers of 16
+    /// bits each, and `acc` sixteen of 32.
+    fn dot_int16(self, acc: Self::V, a: Self::V, b: Self::V) -> Self::V;
+
+    /// `acc[i] + a[2i] · b[2i] + a[2i + 1] · b[2i + 1]`, where `acc` holds 32 numbers of 16 bits, `a` 64 unsigned bytes
+    /// and `b` 64 signed ones. No sum may leave the range of 16 bits.
+    fn dot_narrow(self, acc: Self::V, a: Self::V, b: Self::V) -> Self::V;
+}
+
 /// A computation that can be compiled for any [`Isa`].
 pub trait SimdOp: Sized {
     /// The result of the computation.
@@ -249,6 +264,15 @@ pub trait Bf16Op: Sized {
 
     /// The computation itself, marked `#[inline(always)]` as in [`SimdOp::eval`].
     fn eval<I: Bf16Dot>(self, isa: I) -> Self::Output;
+}
+
+/// A computation that needs products of bytes in lanes of 16 bits.
+pub trait Int16Op: Sized {
+    /// The result of the computation.
+    type Output;
+
+    /// The computation itself, marked `#[inline(always)]` as in [`SimdOp::eval`].
+    fn eval<I: Int16Dot>(self, isa: I) -> Self::Output;
 }
 
 /// A computation that needs products of bytes.

@@ -40,7 +40,7 @@ pub mod threads;
 
 mod scratch;
 
-use isa::{Bf16Op, Int8Op, Level, Simd, SimdOp};
+use isa::{Bf16Op, Int8Op, Int16Op, Level, Simd, SimdOp};
 use threads::Threads;
 
 /// What operations run on: a pool of threads and an instruction set.
@@ -73,6 +73,11 @@ impl Cpu {
         self.simd.has_bf16_dot()
     }
 
+    /// Whether bytes are multiplied in lanes of 16 bits only.
+    pub fn has_int16_only(&self) -> bool {
+        self.simd.has_int16_only()
+    }
+
     /// Evaluate `op` with the instruction set in use.
     pub fn eval<O: SimdOp>(&self, op: O) -> O::Output {
         self.simd.eval(op)
@@ -85,6 +90,15 @@ impl Cpu {
     /// Returns `op` itself.
     pub fn eval_bf16<O: Bf16Op>(&self, op: O) -> Result<O::Output, O> {
         self.simd.eval_bf16(op)
+    }
+
+    /// Evaluate `op` if the instruction set multiplies bytes in lanes of 16 bits only, else give it back.
+    ///
+    /// # Errors
+    ///
+    /// Returns `op` itself.
+    pub fn eval_int16<O: Int16Op>(&self, op: O) -> Result<O::Output, O> {
+        self.simd.eval_int16(op)
     }
 
     /// Evaluate `op` with the products of bytes of the instruction set in use.

@@ -16,7 +16,8 @@
 //!    blocks are, so that the result depends on nothing but the operands.
 //! 4. *Integers.* Activations of 8 bits meet weights of 8 bits, or of 4 or 2 that are unpacked block
 //!    by block; sums are exact, and units and zero points are applied to them once, at the end. Taps
-//!    outside an image read rows of its zero point.
+//!    outside an image read rows of its zero point. Where the CPU multiplies bytes in 16 bits only,
+//!    both are widened to 16 bits first, or narrow weights are summed there and multiplied later.
 //! 5. *Epilogue.* Bias, shift, residual, activation, gate and rounding to bf16 are applied to a
 //!    finished tile while it is in the nearest cache.
 
@@ -29,11 +30,11 @@ mod tile;
 pub(crate) use chunk::tiles;
 pub use epilogue::{Dequantize, Epilogue, Gate, Ranges, Residual, Shift};
 pub(crate) use tile::{
-    Ahead, Arithmetic, Fma, Keep, MAX_ROWS, MAX_SEGMENTS, PairDot, QuadDot, Rows, Sink, Strip,
-    Sums, multiply,
+    Ahead, Arithmetic, Fma, Keep, MAX_ROWS, MAX_SEGMENTS, NarrowDot, PairDot, QuadDot, Rows, Sink,
+    Strip, Sums, WordDot, multiply,
 };
 
-use chunk::Chunk;
+use chunk::{Chunk, NarrowChunk};
 pub use plan::kernel_name;
 use plan::{Plan, Way};
 
@@ -173,9 +174,11 @@ impl Matmul<'_> {
                 workspace,
             };
             match plan.way {
-                // The plan asks for products of pairs only where the CPU has them.
+                // The plan asks for these only where the CPU has them.
                 Way::Bf16Dot => drop(cpu.eval_bf16(chunk)),
                 Way::Int8 => cpu.eval_int8(chunk),
+                Way::Int16 => drop(cpu.eval_int16(chunk)),
+                Way::Narrow => drop(cpu.eval_int16(NarrowChunk(chunk))),
                 Way::F32 | Way::Widened => cpu.eval(chunk),
             }
         });

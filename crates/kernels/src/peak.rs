@@ -22,16 +22,14 @@ pub fn multiply_adds_per_second(cpu: &Cpu, format: ActivationFormat) -> Option<f
         ActivationFormat::Bf16 => 32.0,
         ActivationFormat::U8 => 64.0,
     };
-    let work = cpu.threads.count() as f64 * (ROUNDS * CHAINS) as f64 * lanes;
+    let work = cpu.threads.count() as f64 * STEPS as f64 * lanes;
     Some(work / best.as_secs_f64())
 }
 
 const RUNS: usize = 7;
 
-/// Independent chains, more than the latency of a multiply-add times their number per cycle.
-const CHAINS: usize = 16;
-
-const ROUNDS: usize = 1 << 20;
+/// Steps of all chains together.
+const STEPS: usize = 3 << 22;
 
 fn time(cpu: &Cpu, format: ActivationFormat) -> Duration {
     let start = Instant::now();
@@ -77,11 +75,19 @@ impl Int8Op for Loop {
 
 #[inline(always)]
 fn turn<I: Isa>(isa: I, f: impl Fn(I::V, [I::V; 2]) -> I::V) -> f32 {
-    let factors = std::hint::black_box([1.0_f32, 0.5]).map(|x| isa.splat(x));
-    let mut chains: [I::V; CHAINS] = std::array::from_fn(|i| isa.splat(i as f32));
-    for _ in 0..ROUNDS {
-        for chain in &mut chains {
-            *chain = f(*chain, factors);
+    if I::TILE_VECTORS == 1 { turns::<I, 6>(isa, f) } else { turns::<I, 16>(isa, f) }
+}
+
+/// All turns of `N` independent chains: more than the latency of a multiply-add times their number per cycle, and no
+/// more than fit into registers, of which a vector takes several where a tile has one.
+#[inline(always)]
+fn turns<I: Isa, const N: usize>(isa: I, f: impl Fn(I::V, [I::V; 2]) -> I::V) -> f32 {
+    let factors = isa.splat(std::hint::black_box(0.5));
+    let mut chains: [I::V; N] = std::array::from_fn(|i| isa.splat(i as f32));
+    for _ in 0..STEPS / N {
+        // Each chain multiplies another, so that no product is the same in all rounds.
+        for i in 0..N {
+            chains[i] = f(chains[i], [chains[(i + 1) % N], factors]);
         }
     }
     chains.into_iter().map(|chain| isa.reduce_add(chain)).sum()

@@ -1,6 +1,6 @@
 //! The promises.
 
-use super::{Bar, Limit, Size, Source, mixed, packed, picture, race, ram, tests, threads};
+use super::{Bar, Limit, Size, Source, avx2, mixed, packed, picture, race, ram, tests, threads};
 
 const PARITY: Source = Source {
     name: "parity",
@@ -56,6 +56,7 @@ const VAE_W8A8: Source = Source {
 };
 const PACKED: Source = Source { name: "packed", size: Size::Full, measure: packed::readings };
 const PACKED_SDXL: Source = Source { name: "packed sdxl", size: Size::Full, measure: packed::sdxl };
+const AVX2: Source = Source { name: "avx2", size: Size::Full, measure: avx2::readings };
 const MIXED: Source = Source { name: "mixed", size: Size::Small, measure: mixed::readings };
 const RAM: Source = Source { name: "ram", size: Size::Full, measure: ram::readings };
 const THREADS: Source = Source { name: "threads", size: Size::Full, measure: threads::readings };
@@ -95,6 +96,8 @@ pub(super) const BARS: &[Bar] = &[
     bar(["packed.w4a8", "w4a8_of_w8a8"], Limit::AtMost(1.05, "of w8a8"), &PACKED),
     bar(["packed.w2a8", "w2a8_of_w8a8"], Limit::AtMost(1.1, "of w8a8"), &PACKED),
     bar(["packed.w4a16", "w4a16_of_bf16"], Limit::AtMost(1.05, "of bf16"), &PACKED),
+    bar(["packed.avx2.w8a8", "w8a8"], Limit::AtMost(0.7, "of f32"), &AVX2),
+    bar(["packed.avx2.w4a8", "w4a8"], Limit::AtMost(0.5, "of f32"), &AVX2),
     bar(["packed.step", "step_over"], Limit::AtMost(150.0, "MB over stored"), &PACKED),
     bar(["packed.second", "dirty_over"], Limit::AtMost(30.0, "MB over arena"), &PACKED),
     bar(["packed.first", "first_step"], Limit::AtMost(0.5, "s over a later"), &PACKED),

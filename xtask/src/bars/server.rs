@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result};
 
@@ -18,9 +18,20 @@ pub(super) struct Server {
 impl Server {
     /// Starts `binary` on the model in `folder` with this many threads.
     pub(super) fn start(binary: &Path, folder: &Path, inputs: &Path, threads: u32) -> Result<Self> {
-        let mut command = program(binary, &["bench", "unet", "--serve", "--precision", "bf16"]);
-        command.arg("-m").arg(folder).arg("--inputs").arg(inputs);
-        command.args(["-t", &threads.to_string()]);
+        Self::of(&mut command(binary, folder, inputs, ("bf16", threads)))
+    }
+
+    /// Starts `binary` on the model in `folder` with two threads, in `f32`, with a lower instruction set.
+    pub(super) fn at_level(
+        binary: &Path,
+        folder: &Path,
+        inputs: &Path,
+        level: &str,
+    ) -> Result<Self> {
+        Self::of(command(binary, folder, inputs, ("f32", 2)).env("MIXDQ_ISA", level))
+    }
+
+    fn of(command: &mut Command) -> Result<Self> {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let requests = child.stdin.take().context("no standard input")?;
         let answers = BufReader::new(child.stdout.take().context("no standard output")?).lines();
@@ -44,6 +55,19 @@ impl Server {
         let kib = value.and_then(|value| value.split_whitespace().next()?.parse::<f64>().ok());
         Ok(kib.with_context(|| format!("{file} has no {key}"))? * 1024.0 / 1e6)
     }
+}
+
+/// What is started.
+fn command(
+    binary: &Path,
+    folder: &Path,
+    inputs: &Path,
+    (precision, threads): (&str, u32),
+) -> Command {
+    let mut command = program(binary, &["bench", "unet", "--serve", "--precision", precision]);
+    command.arg("-m").arg(folder).arg("--inputs").arg(inputs);
+    command.args(["-t", &threads.to_string()]);
+    command
 }
 
 impl Drop for Server {

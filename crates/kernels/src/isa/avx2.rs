@@ -2,19 +2,20 @@
 
 use std::arch::x86_64::{
     __m128i, __m256, __m256i, _CMP_LT_OQ, _CMP_UNORD_Q, _MM_FROUND_NO_EXC,
-    _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_packus_epi16, _mm_sfence, _mm_storeu_si128,
-    _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_and_si256, _mm256_blendv_ps,
-    _mm256_castps_si256, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cmp_ps,
-    _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_div_ps,
-    _mm256_dpbusd_avx_epi32, _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps,
-    _mm256_madd_epi16, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_or_si256,
+    _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _MM_HINT_T1, _mm_loadu_si128, _mm_packus_epi16,
+    _mm_prefetch, _mm_sfence, _mm_storeu_si128, _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps,
+    _mm256_and_ps, _mm256_and_si256, _mm256_blendv_ps, _mm256_castps_si256, _mm256_castsi256_ps,
+    _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32,
+    _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_dpbusd_avx_epi32,
+    _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_madd_epi16,
+    _mm256_maddubs_epi16, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_or_si256,
     _mm256_packs_epi32, _mm256_packus_epi32, _mm256_permute4x64_epi64, _mm256_round_ps,
     _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi16, _mm256_slli_epi32,
     _mm256_srai_epi16, _mm256_srli_epi16, _mm256_srli_epi32, _mm256_storeu_ps, _mm256_storeu_si256,
     _mm256_stream_ps, _mm256_sub_ps,
 };
 
-use super::{Int8Dot, Isa, LANES, Level, token};
+use super::{Int8Dot, Int16Dot, Int16Op, Isa, LANES, Level, token};
 
 token! {
     /// Proof that the CPU has AVX2, FMA and F16C.
@@ -27,6 +28,22 @@ token! {
 }
 
 type V = [__m256; 2];
+
+/// An expression for each of both registers. Closures may be left out of line, where every intrinsic is a call.
+macro_rules! both {
+    ($i:ident => $x:expr) => {
+        [
+            {
+                let $i = 0;
+                $x
+            },
+            {
+                let $i = 1;
+                $x
+            },
+        ]
+    };
+}
 
 /// Implement operations that are one intrinsic on each register.
 macro_rules! lanewise {
@@ -101,48 +118,58 @@ macro_rules! isa {
             }
 
             #[inline(always)]
+            fn prefetch<T>(self, at: *const T) {
+                // SAFETY: a prefetch reads nothing, and every x86-64 CPU has it.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+            }
+
+            #[inline(always)]
+            fn prefetch_far<T>(self, at: *const T) {
+                // SAFETY: a prefetch reads nothing, and every x86-64 CPU has it.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+            }
+
+            #[inline(always)]
             fn select_less(self, a: V, b: V, [then, otherwise]: [V; 2]) -> V {
-                std::array::from_fn(|i| {
-                    // SAFETY: `self` proves that the CPU has AVX.
-                    unsafe {
-                        _mm256_blendv_ps(
-                            otherwise[i],
-                            then[i],
-                            _mm256_cmp_ps::<_CMP_LT_OQ>(a[i], b[i]),
-                        )
-                    }
-                })
+                // SAFETY: `self` proves that the CPU has AVX.
+                unsafe {
+                    both!(i => {
+                        let less = _mm256_cmp_ps::<_CMP_LT_OQ>(a[i], b[i]);
+                        _mm256_blendv_ps(otherwise[i], then[i], less)
+                    })
+                }
             }
 
             #[inline(always)]
             fn abs(self, a: V) -> V {
                 // SAFETY: `self` proves that the CPU has AVX.
-                a.map(|a| unsafe {
-                    _mm256_and_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fff_ffff)))
-                })
+                unsafe {
+                    let rest = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fff_ffff));
+                    both!(i => _mm256_and_ps(a[i], rest))
+                }
             }
 
             #[inline(always)]
             fn scale_by_power_of_two(self, v: V, n: V) -> V {
-                std::array::from_fn(|i| {
-                    // SAFETY: `self` proves that the CPU has AVX2.
-                    unsafe {
+                const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+                // SAFETY: `self` proves that the CPU has AVX2.
+                unsafe {
+                    both!(i => {
                         // Two factors, because 2ⁿ itself may be out of range; only the second rounds.
-                        let half = _mm256_round_ps::<
-                            { _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC },
-                        >(_mm256_mul_ps(n[i], _mm256_set1_ps(0.5)));
-                        let rest = _mm256_sub_ps(n[i], half);
-                        _mm256_mul_ps(_mm256_mul_ps(v[i], power_of_two(half)), power_of_two(rest))
-                    }
-                })
+                        let half = _mm256_mul_ps(n[i], _mm256_set1_ps(0.5));
+                        let half = _mm256_round_ps::<NEAREST>(half);
+                        let rest = power_of_two(_mm256_sub_ps(n[i], half));
+                        _mm256_mul_ps(_mm256_mul_ps(v[i], power_of_two(half)), rest)
+                    })
+                }
             }
 
             #[inline(always)]
             fn widen_bf16(self, from: &[u16; LANES]) -> V {
                 // SAFETY: both halves are eight readable numbers; `self` proves that the CPU has AVX2.
                 unsafe {
-                    [0, 8].map(|start| {
-                        let bits = _mm_loadu_si128(from.as_ptr().add(start).cast::<__m128i>());
+                    both!(i => {
+                        let bits = _mm_loadu_si128(from.as_ptr().add(8 * i).cast::<__m128i>());
                         _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits)))
                     })
                 }
@@ -152,7 +179,7 @@ macro_rules! isa {
             fn narrow_bf16(self, v: V, to: &mut [u16; LANES]) {
                 // SAFETY: 16 numbers are writable; `self` proves that the CPU has AVX2.
                 unsafe {
-                    let [low, high] = v.map(|v| round_to_bf16(v));
+                    let [low, high] = both!(i => round_to_bf16(v[i]));
                     // The pack works within 128-bit halves; the permutation puts them in order.
                     let packed =
                         _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high));
@@ -164,8 +191,9 @@ macro_rules! isa {
             fn widen_f16(self, from: &[u16; LANES]) -> V {
                 // SAFETY: both halves are eight readable numbers; `self` proves that the CPU has F16C.
                 unsafe {
-                    [0, 8].map(|start| {
-                        _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().add(start).cast::<__m128i>()))
+                    both!(i => {
+                        let bits = _mm_loadu_si128(from.as_ptr().add(8 * i).cast::<__m128i>());
+                        _mm256_cvtph_ps(bits)
                     })
                 }
             }
@@ -174,7 +202,7 @@ macro_rules! isa {
             fn narrow_u8(self, v: V, to: &mut [u8; LANES]) {
                 // SAFETY: 16 bytes are writable; `self` proves that the CPU has AVX2.
                 unsafe {
-                    let [low, high] = v.map(|v| _mm256_cvtps_epi32(v));
+                    let [low, high] = both!(i => _mm256_cvtps_epi32(v[i]));
                     let words =
                         _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(low, high));
                     let bytes = _mm_packus_epi16(
@@ -196,6 +224,16 @@ impl Avx2 {
     pub(super) fn included() -> Self {
         Self(())
     }
+
+    /// Evaluate `op` with the features of this token enabled.
+    pub fn eval_int16<O: Int16Op>(self, op: O) -> O::Output {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn enabled<O: Int16Op>(isa: Avx2, op: O) -> O::Output {
+            op.eval(isa)
+        }
+        // SAFETY: `self` proves that the CPU has the features enabled here.
+        unsafe { enabled(self, op) }
+    }
 }
 
 impl AvxVnni {
@@ -214,7 +252,6 @@ impl Int8Dot for Avx2 {
 
     #[inline(always)]
     fn factor(self, b: V) -> Self::Factor {
-        // No closures: those may be left out of line, where every intrinsic is a call.
         // SAFETY: `self` proves that the CPU has AVX2.
         unsafe { [widened_bytes(b[0]), widened_bytes(b[1])] }
     }
@@ -228,7 +265,21 @@ impl Int8Dot for Avx2 {
     #[inline(always)]
     fn widen_i32(self, v: V) -> V {
         // SAFETY: `self` proves that the CPU has AVX.
-        v.map(|v| unsafe { _mm256_cvtepi32_ps(_mm256_castps_si256(v)) })
+        unsafe { both!(i => _mm256_cvtepi32_ps(_mm256_castps_si256(v[i]))) }
+    }
+}
+
+impl Int16Dot for Avx2 {
+    #[inline(always)]
+    fn dot_int16(self, acc: V, a: V, b: V) -> V {
+        // SAFETY: `self` proves that the CPU has AVX2.
+        unsafe { [dot_words(acc[0], a[0], b[0]), dot_words(acc[1], a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn dot_narrow(self, acc: V, a: V, b: V) -> V {
+        // SAFETY: `self` proves that the CPU has AVX2.
+        unsafe { [dot_to_words(acc[0], a[0], b[0]), dot_to_words(acc[1], a[1], b[1])] }
     }
 }
 
@@ -282,6 +333,34 @@ unsafe fn dot_widened(acc: __m256, a: __m256, b: [__m256i; 2]) -> __m256 {
         let odd = _mm256_srli_epi16::<8>(a);
         let sum = _mm256_add_epi32(_mm256_madd_epi16(even, b[0]), _mm256_madd_epi16(odd, b[1]));
         _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(acc), sum))
+    }
+}
+
+/// `acc` and the products of numbers of 16 bits, two to a lane.
+///
+/// # Safety
+///
+/// The CPU must have AVX2.
+#[inline(always)]
+unsafe fn dot_words(acc: __m256, a: __m256, b: __m256) -> __m256 {
+    // SAFETY: the caller guarantees AVX2.
+    unsafe {
+        let sums = _mm256_madd_epi16(_mm256_castps_si256(a), _mm256_castps_si256(b));
+        _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(acc), sums))
+    }
+}
+
+/// `acc`, in lanes of 16 bits, and the products of unsigned with signed bytes, two to a lane.
+///
+/// # Safety
+///
+/// The CPU must have AVX2.
+#[inline(always)]
+unsafe fn dot_to_words(acc: __m256, a: __m256, b: __m256) -> __m256 {
+    // SAFETY: the caller guarantees AVX2.
+    unsafe {
+        let sums = _mm256_maddubs_epi16(_mm256_castps_si256(a), _mm256_castps_si256(b));
+        _mm256_castsi256_ps(_mm256_add_epi16(_mm256_castps_si256(acc), sums))
     }
 }
 

@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr};
 use super::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::{Avx2, Avx512, Avx512Bf16, Avx512Vnni, AvxVnni};
-use super::{Bf16Op, Int8Op, Scalar, SimdOp};
+use super::{Bf16Op, Int8Op, Int16Op, Scalar, SimdOp};
 
 /// The name of an instruction set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -213,6 +213,26 @@ impl Simd {
             #[cfg(target_arch = "aarch64")]
             Self::Neon(isa) => isa.eval_int8(op),
         }
+    }
+
+    /// Evaluate `op` if this instruction set multiplies bytes in lanes of 16 bits only, else give it back.
+    ///
+    /// # Errors
+    ///
+    /// Returns `op` itself, so that the caller can take another way.
+    pub fn eval_int16<O: Int16Op>(self, op: O) -> Result<O::Output, O> {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(isa) => Ok(isa.eval_int16(op)),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(isa) => Ok(isa.avx2().eval_int16(op)),
+            _ => Err(op),
+        }
+    }
+
+    /// Whether [`Simd::eval_int16`] evaluates.
+    pub fn has_int16_only(self) -> bool {
+        matches!(self.level(), Level::Avx2 | Level::Avx512)
     }
 
     /// Whether [`Simd::eval_bf16`] evaluates.

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::{
-    Ahead, Arithmetic, Epilogue, Fma, Geometry, MAX_ROWS, MAX_SEGMENTS, PairDot, QuadDot, Rows,
-    Strip, Sums,
+    Ahead, Arithmetic, Epilogue, Fma, Geometry, MAX_ROWS, MAX_SEGMENTS, NarrowDot, PairDot,
+    QuadDot, Rows, Strip, Sums, WordDot,
     epilogue::Direct,
     multiply,
     plan::{Plan, Way},
@@ -15,7 +15,7 @@ use crate::{
         Activations, PANEL, PanelFormat, PanelLayout, Panels,
         int::{self, GROUP, QUAD},
     },
-    isa::{Bf16Dot, Bf16Op, Int8Dot, Int8Op, Isa, LANES, SimdOp},
+    isa::{Bf16Dot, Bf16Op, Int8Dot, Int8Op, Int16Dot, Int16Op, Isa, LANES, SimdOp},
     matmul::Gate,
     scratch::Scratch,
     threads::OutputTile,
@@ -63,6 +63,27 @@ impl Int8Op for Chunk<'_, '_> {
     }
 }
 
+impl Int16Op for Chunk<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Int16Dot>(self, isa: I) {
+        self.compute(isa, WordDot);
+    }
+}
+
+/// A chunk whose weights have at most four bits.
+pub(super) struct NarrowChunk<'a, 't>(pub(super) Chunk<'a, 't>);
+
+impl Int16Op for NarrowChunk<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Int16Dot>(self, isa: I) {
+        self.0.compute(isa, NarrowDot);
+    }
+}
+
 impl Chunk<'_, '_> {
     #[inline(always)]
     fn compute<I: Isa, A: Arithmetic<I>>(self, isa: I, arithmetic: A) {
@@ -70,14 +91,8 @@ impl Chunk<'_, '_> {
         let Self { mut output, workspace, .. } = self;
         let layout = weights.layout;
         let column_block = if epilogue.gate == Gate::None { PANEL } else { PANEL / 2 };
-        let panel = output.cell.columns.start / column_block;
-        let width = layout.width(panel);
-        let bytes = &weights.bytes[layout.range(panel)];
-        let multipliers = weights.multipliers.map(|all| {
-            let length = layout.groups() * PANEL;
-            &all[panel * length..][..length]
-        });
-        let panel = Panel { layout: &layout, width, bytes, multipliers };
+        let panel = Panel::of(&weights, output.cell.columns.start / column_block);
+        let Panel { width, bytes, .. } = panel;
         let count = output.cell.rows.len();
 
         let mut scratch = Scratch::new(workspace);
@@ -91,6 +106,7 @@ impl Chunk<'_, '_> {
         }
         let widened = scratch.take::<f32>(plan.widened_length());
         let gathered = scratch.take::<f32>(plan.gathered_length());
+        let spread = scratch.take::<u32>(plan.multipliers_length());
 
         let size = 4 / plan.way.per_group();
         let raw = match *input {
@@ -109,12 +125,16 @@ impl Chunk<'_, '_> {
             } else {
                 bytemuck::cast_slice(&bytes[layout.row_bytes(start, width)..])
             };
+            if plan.way == Way::Narrow {
+                spread_multipliers(&panel, &block, spread);
+            }
             let depth = block.taps.len() * block.channels.len();
             let following =
                 (layout.row_bytes(start + depth, width), layout.row_bytes(depth, width));
             let (segments, groups) = if plan.is_gathered() {
-                table.gather(isa, (input, &block), gathered);
-                (1, depth)
+                let blank = |row| &blank[plan.blank_start(output.cell.rows.start + row)..];
+                table.gather(isa, (input, &block), blank, gathered);
+                (1, depth / plan.way.per_group())
             } else {
                 (block.taps.len(), block.channels.len() * size / 4)
             };
@@ -126,7 +146,7 @@ impl Chunk<'_, '_> {
                 for (tap, found) in block.taps.clone().zip(&mut found) {
                     for (row, found) in rows.clone().zip(found) {
                         *found = if plan.is_gathered() {
-                            &gathered[row * depth * 4..]
+                            &gathered[row * groups * 4..]
                         } else if let Some(start) = table.start(tap, row) {
                             &raw[(start + block.channels.start) * size..]
                         } else {
@@ -140,6 +160,7 @@ impl Chunk<'_, '_> {
                     groups,
                     b,
                     b_stride: vectors,
+                    multipliers: bytemuck::cast_slice(spread),
                     vectors,
                     ahead: ahead.of_tile(tile),
                     accumulate: !is_first,
@@ -209,6 +230,20 @@ struct Panel<'a> {
     multipliers: Option<&'a [u8]>,
 }
 
+impl<'a> Panel<'a> {
+    /// Panel number `number` of some weights.
+    #[inline(always)]
+    fn of(weights: &'a Panels<'_>, number: usize) -> Self {
+        let layout = &weights.layout;
+        let multipliers = weights.multipliers.map(|all| {
+            let length = layout.groups() * PANEL;
+            &all[number * length..][..length]
+        });
+        let bytes = &weights.bytes[layout.range(number)];
+        Self { layout, width: layout.width(number), bytes, multipliers }
+    }
+}
+
 /// Bring a block of a panel into the form that is multiplied, leaving out padding.
 #[inline(always)]
 fn widen<I: Isa>(isa: I, way: Way, panel: &Panel<'_>, block: &Block, to: &mut [f32]) {
@@ -219,14 +254,61 @@ fn widen<I: Isa>(isa: I, way: Way, panel: &Panel<'_>, block: &Block, to: &mut [f
     }
 }
 
-/// Integers to bytes `[k / 4, width, 4]`, pairs of bf16 `[k / 2, width, 2]` or `f32` `[k, width]`.
+/// The multipliers of the groups of a block, twice in each lane; ones where a panel has none.
+#[inline(always)]
+fn spread_multipliers(panel: &Panel<'_>, block: &Block, to: &mut [u32]) {
+    let groups = block.channels.len().div_ceil(GROUP);
+    let all = panel.layout.channels.div_ceil(GROUP);
+    for (tap, to) in block.taps.clone().zip(to.chunks_mut(groups * panel.width)) {
+        let first = tap * all + block.channels.start / GROUP;
+        for (to, group) in to.chunks_exact_mut(panel.width).zip(first..) {
+            match panel.multipliers {
+                None => to.fill(0x0001_0001),
+                Some(multipliers) => {
+                    for (to, &m) in to.iter_mut().zip(&multipliers[group * PANEL..]) {
+                        *to = u32::from(m) * 0x0001_0001;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Numbers of 16 bits in a vector.
+const VECTOR: usize = 2 * LANES;
+
+/// Bytes to 16 bits, of each four first the even ones and then the odd ones, `[k / 2, width, 2]`.
+#[inline(always)]
+fn widen_bytes(panel: &Panel<'_>, (first, count): (usize, usize), to: &mut [f32]) {
+    let line = panel.width * QUAD;
+    let from = panel.bytes.chunks_exact(line).skip(first / QUAD);
+    let to = bytemuck::cast_slice_mut::<f32, i16>(to).chunks_exact_mut(line);
+    for (to, from) in to.zip(from).take(count / QUAD) {
+        let (even, odd) = to.split_at_mut(line / 2);
+        // Vectors of a known size, or the loop stays one of single numbers.
+        let from = bytemuck::cast_slice::<u8, i16>(from).as_chunks::<VECTOR>().0;
+        let (even, odd) = (even.as_chunks_mut::<VECTOR>().0, odd.as_chunks_mut::<VECTOR>().0);
+        for ((even, odd), from) in even.iter_mut().zip(odd).zip(from) {
+            for i in 0..VECTOR {
+                even[i] = from[i] << 8 >> 8;
+                odd[i] = from[i] >> 8;
+            }
+        }
+    }
+}
+
+/// Integers to bytes `[k / 4, width, 4]`, pairs of bf16 or of 16 bits `[k / 2, width, 2]` or `f32` `[k, width]`.
 #[inline(always)]
 fn widen_integers(way: Way, panel: &Panel<'_>, block: &Block, to: &mut [f32]) {
     let Panel { layout, width, bytes, multipliers } = *panel;
     let first = block.taps.start * layout.channels + block.channels.start;
     let count = block.taps.len() * block.channels.len();
-    let stored = (bytes, multipliers);
-    if way == Way::Int8 {
+    if way == Way::Int16 {
+        return widen_bytes(panel, (first, count), to);
+    }
+    // Where sums have pieces, multipliers come after them.
+    let stored = (bytes, multipliers.filter(|_| way != Way::Narrow));
+    if matches!(way, Way::Int8 | Way::Narrow) {
         let to = &mut bytemuck::cast_slice_mut(to)[..count * width];
         int::unpack((layout, width), stored, (first, count), to);
         return;

@@ -279,11 +279,15 @@ impl<I: Isa> Sink<I> for Direct<'_, '_, '_> {
             let start = global * residual.stride + self.output.cell.columns.start + column;
             match residual.from(start) {
                 (Some(row), _) => {
-                    (0..C).for_each(|c| isa.prefetch(row.as_ptr().wrapping_add(c * LANES)));
+                    for c in 0..C {
+                        isa.prefetch(row.as_ptr().wrapping_add(c * LANES));
+                    }
                 }
                 (None, row) => {
                     let at = row.unwrap_or_default().as_ptr();
-                    (0..C).step_by(2).for_each(|c| isa.prefetch(at.wrapping_add(c * LANES)));
+                    for c in (0..C).step_by(2) {
+                        isa.prefetch(at.wrapping_add(c * LANES));
+                    }
                 }
             }
         }
@@ -291,11 +295,15 @@ impl<I: Isa> Sink<I> for Direct<'_, '_, '_> {
             && !self.streams
         {
             let row = &tile.row(row)[column..];
-            (0..C).for_each(|c| isa.prefetch(row.as_ptr().wrapping_add(c * LANES)));
+            for c in 0..C {
+                isa.prefetch(row.as_ptr().wrapping_add(c * LANES));
+            }
         }
         if let Some(tile) = &mut self.output.bf16 {
             let row = &tile.row(row)[column..];
-            (0..C).step_by(2).for_each(|c| isa.prefetch(row.as_ptr().wrapping_add(c * LANES)));
+            for c in (0..C).step_by(2) {
+                isa.prefetch(row.as_ptr().wrapping_add(c * LANES));
+            }
         }
     }
 
@@ -325,7 +333,9 @@ impl<I: Isa> Sink<I> for Direct<'_, '_, '_> {
             }
         }
         if let Some(scale) = self.epilogue.scale {
-            acc = acc.map(|acc| isa.mul(acc, isa.splat(scale)));
+            for acc in &mut acc {
+                *acc = isa.mul(*acc, isa.splat(scale));
+            }
         }
         if let Some(tile) = &mut self.output.f32 {
             let to = vectors_mut::<f32, C>(&mut tile.row(row)[column..]);
@@ -339,7 +349,9 @@ impl<I: Isa> Sink<I> for Direct<'_, '_, '_> {
         }
         if let Some(tile) = &mut self.output.bf16 {
             let to = vectors_mut::<u16, C>(&mut tile.row(row)[column..]);
-            (0..C).for_each(|c| isa.narrow_bf16(acc[c], &mut to[c]));
+            for c in 0..C {
+                isa.narrow_bf16(acc[c], &mut to[c]);
+            }
         }
     }
 }

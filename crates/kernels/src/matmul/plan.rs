@@ -3,7 +3,8 @@
 use super::{Gate, Geometry, MAX_SEGMENTS, Ranges};
 use crate::{
     Cpu,
-    format::{ActivationFormat, PANEL, PanelFormat, PanelLayout},
+    format::{ActivationFormat, PANEL, PanelFormat, PanelLayout, int},
+    isa::LANES,
     scratch,
     threads::{Grid, Order},
 };
@@ -31,11 +32,17 @@ pub(super) enum Way {
     Widened,
     /// Products of bytes; activations are read in place.
     Int8,
+    /// Products of bytes that were widened to 16 bits into scratch, both of them.
+    Int16,
+    /// Products of bytes and narrower weights in lanes of 16 bits; activations are read in place.
+    Narrow,
 }
 
 impl Way {
     fn new(input: ActivationFormat, layout: &PanelLayout, cpu: &Cpu) -> Self {
         match (input, layout.format) {
+            (ActivationFormat::U8, PanelFormat::Int8) if cpu.has_int16_only() => Self::Int16,
+            (ActivationFormat::U8, _) if cpu.has_int16_only() => Self::Narrow,
             (ActivationFormat::U8, _) => Self::Int8,
             (ActivationFormat::F32, _) => Self::F32,
             (ActivationFormat::Bf16, PanelFormat::F32 | PanelFormat::F16) => Self::Widened,
@@ -53,6 +60,8 @@ impl Way {
 pub fn kernel_name(input: ActivationFormat, layout: &PanelLayout, cpu: &Cpu) -> String {
     match Way::new(input, layout, cpu) {
         Way::Int8 => format!("u8 x i8, {}", cpu.level().int8()),
+        Way::Int16 => format!("u8 x i8 widened to 16 bits, {}", cpu.level()),
+        Way::Narrow => format!("u8 x i4 summed in 16 bits, {}", cpu.level()),
         Way::Bf16Dot => format!("bf16 x bf16, {}", cpu.level()),
         Way::F32 | Way::Widened => format!("f32 x f32, {}", cpu.level()),
     }
@@ -91,7 +100,8 @@ impl Plan {
         let way = Way::new(input, layout, cpu);
         let block = BLOCK * way.per_group();
         let parts = channels.div_ceil(block).max(1);
-        let channel_block = channels.div_ceil(parts).next_multiple_of(16).min(channels).max(1);
+        let unit = if way == Way::Narrow { int::GROUP } else { LANES };
+        let channel_block = channels.div_ceil(parts).next_multiple_of(unit).min(channels).max(1);
         let tap_block = (block / channels.max(1)).clamp(1, taps.clamp(1, MAX_SEGMENTS));
         let rows = geometry.rows();
         let workers = cpu.threads.count();
@@ -99,6 +109,7 @@ impl Plan {
             Way::Int8 => format != PanelFormat::Int8,
             Way::Bf16Dot => format != PanelFormat::Bf16,
             Way::F32 | Way::Widened => format != PanelFormat::F32,
+            Way::Int16 | Way::Narrow => true,
         };
         let most = if widen_panels { WIDENED_ROWS } else { ROWS };
         Self {
@@ -121,9 +132,9 @@ impl Plan {
         }
     }
 
-    /// Whether activations are gathered into scratch as `f32`.
+    /// Whether activations are gathered into scratch, widened.
     pub(super) fn is_gathered(&self) -> bool {
-        self.way == Way::Widened
+        matches!(self.way, Way::Widened | Way::Int16)
     }
 
     pub(super) fn widens_panels(&self) -> bool {
@@ -147,7 +158,9 @@ impl Plan {
     pub(super) fn blank_bytes(&self) -> usize {
         match self.way {
             _ if !self.is_conv => 0,
-            Way::Int8 => self.channels.saturating_mul(self.rows / self.image_rows.max(1)),
+            Way::Int8 | Way::Int16 | Way::Narrow => {
+                self.channels.saturating_mul(self.rows / self.image_rows.max(1))
+            }
             _ => self.channels.saturating_mul(4),
         }
     }
@@ -167,7 +180,8 @@ impl Plan {
     /// Where the row begins in them that output row `row` reads outside its image.
     #[inline(always)]
     pub(super) fn blank_start(&self, row: usize) -> usize {
-        if self.way == Way::Int8 { row / self.image_rows * self.channels } else { 0 }
+        let is_int = matches!(self.way, Way::Int8 | Way::Int16 | Way::Narrow);
+        if is_int { row / self.image_rows * self.channels } else { 0 }
     }
 
     /// Entries of the table of pixels of a chunk.
@@ -186,9 +200,16 @@ impl Plan {
         if self.widen_panels { groups * PANEL } else { 0 }
     }
 
-    /// Elements of the gathered activations of a block.
+    /// Groups of four bytes of the gathered activations of a block.
     pub(super) fn gathered_length(&self) -> usize {
-        if self.is_gathered() { self.block_depth() * self.row_block } else { 0 }
+        let groups = self.block_depth().div_ceil(self.way.per_group());
+        if self.is_gathered() { groups * self.row_block } else { 0 }
+    }
+
+    /// Multipliers of the groups of a block, one for each lane.
+    pub(super) fn multipliers_length(&self) -> usize {
+        let groups = self.tap_block * self.channel_block.div_ceil(int::GROUP);
+        if self.way == Way::Narrow { groups * PANEL } else { 0 }
     }
 
     pub(super) fn scratch_bytes(&self) -> usize {
@@ -197,6 +218,7 @@ impl Plan {
             self.partial_length() * 4,
             self.widened_length() * 4,
             self.gathered_length() * 4,
+            self.multipliers_length() * 4,
         ]);
         scratch::bytes(&[self.blank_bytes()]).saturating_add(worker.saturating_mul(self.workers))
     }
@@ -212,8 +234,8 @@ impl Way {
     pub(super) fn per_group(self) -> usize {
         match self {
             Self::F32 | Self::Widened => 1,
-            Self::Bf16Dot => 2,
-            Self::Int8 => 4,
+            Self::Bf16Dot | Self::Int16 => 2,
+            Self::Int8 | Self::Narrow => 4,
         }
     }
 }

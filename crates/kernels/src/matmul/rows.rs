@@ -46,22 +46,27 @@ impl<'a> RowTable<'a> {
         (pixel != OUTSIDE).then_some(pixel as usize * self.stride)
     }
 
-    /// Widen what the block reads at `taps` and `channels` into `[count, taps · channels]`.
+    /// Widen what the block reads at `taps` and `channels` into `[count, taps · channels]`, codes to pairs of 16 bits;
+    /// `blank(row)` is what a row reads outside its image.
     #[inline(always)]
-    pub(super) fn gather<I: Isa>(
+    pub(super) fn gather<'b, I: Isa>(
         &self,
         isa: I,
         (input, block): (&Activations<'_>, &Block),
+        blank: impl Fn(usize) -> &'b [u8],
         to: &mut [f32],
     ) {
-        let channels = block.channels.len();
+        let per_group = if matches!(input, Activations::U8(_)) { 2 } else { 1 };
+        let channels = block.channels.len() / per_group;
         let depth = block.taps.len() * channels;
         for (row, to) in to.chunks_exact_mut(depth).take(self.count).enumerate() {
             for (tap, to) in block.taps.clone().zip(to.chunks_exact_mut(channels)) {
                 match (self.start(tap, row), input) {
+                    (None, Activations::U8(_)) => widen_codes(blank(row), to),
                     (None, _) => to.fill(0.0),
-                    // Codes are read in place.
-                    (Some(_), Activations::U8(_)) => {}
+                    (Some(start), Activations::U8(from)) => {
+                        widen_codes(&from[start + block.channels.start..], to);
+                    }
                     (Some(start), Activations::F32(from)) => {
                         to.copy_from_slice(&from[start + block.channels.start..][..channels]);
                     }
@@ -74,6 +79,17 @@ impl<'a> RowTable<'a> {
                 }
             }
         }
+    }
+}
+
+/// Each four bytes become two pairs of 16 bits, of the even ones and of the odd ones.
+#[inline(always)]
+fn widen_codes(from: &[u8], to: &mut [f32]) {
+    let pairs = bytemuck::cast_slice_mut::<f32, u32>(to).as_chunks_mut::<2>().0;
+    for ([even, odd], &quad) in pairs.iter_mut().zip(from.as_chunks::<4>().0) {
+        let quad = u32::from_le_bytes(quad);
+        *even = quad & 0x00ff_00ff;
+        *odd = quad >> 8 & 0x00ff_00ff;
     }
 }
 

@@ -7,12 +7,14 @@
 //!    is sixteen such groups, so that one body serves all formats; only the multiplication differs.
 //!    Sums of bytes are integers, whose bits stay where `f32` would be until they are finished.
 //! 3. Rows of `a` are found and checked once per tile and tap; the loads inside are unchecked.
-//! 4. Where nothing but sums and a factor follow the product, finished accumulators go from the
+//! 4. Where bytes are multiplied in lanes of 16 bits, products of narrow weights are summed there for
+//!    a few steps, before the sum, times the multiplier of its group, goes to lanes of 32 bits.
+//! 5. Where nothing but sums and a factor follow the product, finished accumulators go from the
 //!    registers to their place, whose cache lines were asked for before the first multiplication.
 
 #![allow(unsafe_code, reason = "unchecked loads of checked rows, in the innermost loop")]
 
-use crate::isa::{Bf16Dot, Int8Dot, Isa, LANES};
+use crate::isa::{Bf16Dot, Int8Dot, Int16Dot, Isa, LANES};
 
 /// Bytes of one group of `k`.
 const GROUP: usize = 4;
@@ -25,6 +27,9 @@ pub(crate) trait Arithmetic<I: Isa>: Copy {
     /// Rows of the register tile at most.
     const ROWS: usize = I::TILE_ROWS;
 
+    /// Groups of `k` after which sums leave the narrow lanes that hold them; usually they are in none.
+    const PIECE: usize = usize::MAX;
+
     /// What becomes of a vector of `b` before it meets the rows of `a`.
     type Factor: Copy;
 
@@ -33,6 +38,13 @@ pub(crate) trait Arithmetic<I: Isa>: Copy {
 
     /// `acc + a · b` in each lane.
     fn multiply_add(self, isa: I, acc: I::V, factors: (I::V, Self::Factor)) -> I::V;
+
+    /// `acc` and the sum of a piece, in narrow lanes, times the multipliers of its group.
+    #[inline(always)]
+    fn add_piece(self, isa: I, acc: I::V, (piece, multipliers): (I::V, I::V)) -> I::V {
+        let _ = (isa, multipliers, piece);
+        acc
+    }
 
     /// A sum as real numbers, which it is already unless said otherwise.
     #[inline(always)]
@@ -102,6 +114,67 @@ impl<I: Int8Dot> Arithmetic<I> for QuadDot {
     }
 }
 
+/// Two products of numbers of 16 bits per lane, summed as integers.
+#[derive(Clone, Copy)]
+pub(crate) struct WordDot;
+
+impl<I: Int16Dot> Arithmetic<I> for WordDot {
+    type Factor = I::V;
+
+    #[inline(always)]
+    fn factor(self, _: I, b: I::V) -> I::V {
+        b
+    }
+
+    #[inline(always)]
+    fn real(self, isa: I, acc: I::V) -> I::V {
+        isa.widen_i32(acc)
+    }
+
+    #[inline(always)]
+    fn multiply_add(self, isa: I, acc: I::V, (a, b): (I::V, I::V)) -> I::V {
+        isa.dot_int16(acc, a, b)
+    }
+}
+
+/// Groups of `k` whose products fit into lanes of 16 bits: 8 groups × 2 products × 255 × 8 < 2¹⁵.
+pub(crate) const NARROW: usize = 8;
+
+/// Groups of `k` that share multipliers.
+const SHARED: usize = crate::format::int::GROUP / GROUP;
+
+/// Four products of bytes and weights of at most four bits per lane; two of each lie in a half of it until a piece ends.
+#[derive(Clone, Copy)]
+pub(crate) struct NarrowDot;
+
+impl<I: Int16Dot> Arithmetic<I> for NarrowDot {
+    // Sums of pieces and sums of all take registers side by side.
+    const ROWS: usize = 3;
+    const PIECE: usize = NARROW;
+
+    type Factor = I::V;
+
+    #[inline(always)]
+    fn factor(self, _: I, b: I::V) -> I::V {
+        b
+    }
+
+    #[inline(always)]
+    fn real(self, isa: I, acc: I::V) -> I::V {
+        isa.widen_i32(acc)
+    }
+
+    #[inline(always)]
+    fn multiply_add(self, isa: I, acc: I::V, (a, b): (I::V, I::V)) -> I::V {
+        isa.dot_narrow(acc, a, b)
+    }
+
+    #[inline(always)]
+    fn add_piece(self, isa: I, acc: I::V, (piece, multipliers): (I::V, I::V)) -> I::V {
+        isa.dot_int16(acc, piece, multipliers)
+    }
+}
+
 /// Rows of a register tile at most.
 pub(crate) const MAX_ROWS: usize = 6;
 
@@ -123,6 +196,8 @@ pub(crate) struct Strip<'a> {
     pub(crate) b: &'a [f32],
     /// Distance of two rows of `b` in vectors of sixteen.
     pub(crate) b_stride: usize,
+    /// `[segments, groups / 16, b_stride]`, where sums have pieces: the multiplier of each lane, twice in 16 bits.
+    pub(crate) multipliers: &'a [f32],
     /// Vectors per row that are multiplied.
     pub(crate) vectors: usize,
     /// What will be read soon.
@@ -218,7 +293,8 @@ pub(crate) fn multiply<I: Isa, A: Arithmetic<I>, S: Sink<I>>(
         macro_rules! by_size {
             ($($r:literal: $($c:literal)+),+) => {
                 match (strip.count, vectors) {
-                    $($(($r, $c) if $r <= A::ROWS && $c <= I::TILE_VECTORS => {
+                    // A constant block, so that what is larger than this tile is not even compiled.
+                    $($(($r, $c) if const { $r <= A::ROWS && $c <= I::TILE_VECTORS } => {
                         let to = (&mut sums, &mut sink);
                         tile.run::<I, A, S, $r, $c>((isa, arithmetic), to);
                     })+)+
@@ -259,7 +335,7 @@ impl Tile<'_, '_> {
         (isa, arithmetic): (I, A),
         (sums, sink): (&mut Sums<'_>, &mut S),
     ) {
-        let Strip { rows, groups, b, b_stride, accumulate, ahead, .. } = *self.strip;
+        let Strip { rows, groups, b, b_stride, multipliers, accumulate, ahead, .. } = *self.strip;
         assert!(self.vector + C <= b_stride && self.vector + C <= sums.stride);
         assert!(b.len() >= rows.len() * groups * b_stride * LANES, "rows of b");
         let takes = sink.takes();
@@ -281,12 +357,41 @@ impl Tile<'_, '_> {
         }
         let mut b = b[self.vector * LANES..].as_ptr();
         let mut next = ahead.at;
-        for rows in rows {
+        for (segment, rows) in rows.iter().enumerate() {
             let mut a = [std::ptr::null::<u8>(); R];
             for_each_row!(r < R {
                 assert!(rows[r].len() >= groups * GROUP, "a row of a is too short");
                 a[r] = rows[r].as_ptr();
             });
+            if A::PIECE < usize::MAX {
+                for start in (0..groups).step_by(A::PIECE) {
+                    let mut piece = [[isa.splat(0.0); C]; R];
+                    for k in start..groups.min(start + A::PIECE) {
+                        isa.prefetch_far(next);
+                        next = next.wrapping_add(ahead.step);
+                        for c in 0..C {
+                            // SAFETY: the first two assertions bound row `k` of `b`.
+                            let b = arithmetic.factor(isa, unsafe { load(isa, b.add(c * LANES)) });
+                            for (a, piece) in a.iter().zip(&mut piece) {
+                                // SAFETY: each row of `a` was checked to hold `groups` groups.
+                                let a = unsafe { a.add(k * GROUP).cast::<f32>().read_unaligned() };
+                                piece[c] =
+                                    arithmetic.multiply_add(isa, piece[c], (isa.splat(a), b));
+                            }
+                        }
+                        b = b.wrapping_add(b_stride * LANES);
+                    }
+                    let row = segment * groups.div_ceil(SHARED) + start / SHARED;
+                    let row = &multipliers[(row * b_stride + self.vector) * LANES..];
+                    for (c, multiplier) in row.as_chunks().0[..C].iter().enumerate() {
+                        let multiplier = isa.load(multiplier);
+                        for (acc, piece) in acc.iter_mut().zip(&piece) {
+                            acc[c] = arithmetic.add_piece(isa, acc[c], (piece[c], multiplier));
+                        }
+                    }
+                }
+                continue;
+            }
             for k in 0..groups {
                 isa.prefetch_far(next);
                 next = next.wrapping_add(ahead.step);
