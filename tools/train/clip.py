@@ -76,7 +76,7 @@ def main():
         rng = np.random.default_rng([run.step, 3])
         pictures, texts = draw(world, run.samples + np.arange(s.clip.batch), rng)
         rate = checkpoint.schedule(optimizer, s.clip.rate, done, run.step, warm=50)
-        with torch.autocast(s.device, torch.bfloat16):
+        with settings.narrow(s):
             logits = model(input_ids=tokens(tokenizer, texts, s.tokens), pixel_values=pictures).logits_per_text.float()
         target = torch.arange(len(texts))
         loss = (torch.nn.functional.cross_entropy(logits, target)

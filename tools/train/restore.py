@@ -2,10 +2,12 @@
 
     tools/train/restore [--source models]
 
-`data`, `tokenizer` and `basis` make the same files again and come first. Optimizers start anew; the scorer is not
-exported, nor is what `text` would need to go on. Checkpoints that exist are left alone.
+`data` and `basis` make the same files again and come first. The vocabulary is the exported one: `tokenizer` would
+learn another one wherever the sentences have changed since. Optimizers start anew; the scorer is not exported, nor is
+what `text` would need to go on. Checkpoints that exist are left alone.
 """
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -33,7 +35,9 @@ def put(s, name, modules):
 
 def main():
     s = settings.read(__doc__, source=(Path, settings.ROOT / "models"))
-    turbo, size = s.source / "pocket-turbo", len(words.load(s))
+    turbo = s.source / "pocket-turbo"
+    shutil.copytree(turbo / "tokenizer", s.work / "tokenizer", dirs_exist_ok=True)
+    size = len(words.load(s))
     coder = vae.build(s)
     coder.load_state_dict(AutoencoderTiny.from_pretrained(turbo / "vae", dtype=torch.float32).state_dict())
     put(s, "vae", {"model": coder, "average": checkpoint.Average(coder, 0.995)})

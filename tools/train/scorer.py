@@ -102,7 +102,7 @@ def main():
         found = [world.scene(run.samples + i) for i in range(s.scorer.batch)]
         pictures = worsened(scenes.tensor([world.render(scene) for scene in found]), generator)
         rate = checkpoint.schedule(optimizer, s.scorer.rate, done, run.step)
-        with torch.autocast(s.device, torch.bfloat16):
+        with settings.narrow(s):
             said = model(pictures)
         loss = sum(nn.functional.cross_entropy(said[name].float(), torch.tensor(wanted))
                    for name, wanted in answers(found, len(world.concepts)).items())

@@ -38,3 +38,12 @@ def torch_up(settings):
 
     torch.set_num_threads(settings.threads)
     return torch.device(settings.device)
+
+
+def narrow(settings):
+    """Products in bfloat16 where the processor has instructions for them; elsewhere they are ten times slower."""
+    import torch
+
+    cpuinfo = Path("/proc/cpuinfo")
+    able = settings.device != "cpu" or (cpuinfo.exists() and "avx512_bf16" in cpuinfo.read_text())
+    return torch.autocast(settings.device, torch.bfloat16, enabled=able)

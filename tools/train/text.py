@@ -93,7 +93,7 @@ def main():
         places = torch.cat([torch.arange(registers.FIRST), registers.FIRST + torch.from_numpy(some)])
         ids = clip.tokens(tokenizer, [p.text for p in said], s.tokens)[:, :len(places)]
         rate = checkpoint.schedule(optimizer, s.text.rate, done, run.step, warm=50)
-        with torch.autocast(s.device, torch.bfloat16):
+        with settings.narrow(s):
             states = penultimate(reader, ids, places[None])
         owners, flags = wanted.owners(found)[:, some], wanted.said(found, said)
         code = (states[:, registers.FIRST:, :-wanted.flags] - codes[owners]).square().mean() / SCALE ** 2

@@ -70,7 +70,7 @@ def preview(s, drawer, tower, tokenizer, latents, path):
 
 def encoded(s, drawer, tower, tokenizer, said):
     """Both encoders' answers to sentences."""
-    with torch.no_grad(), torch.autocast(s.device, torch.bfloat16):
+    with torch.no_grad(), settings.narrow(s):
         parts = [drawer.context(tower, clip.tokens(tokenizer, [p.text for p in said[i:i + 32]], s.tokens))
                  for i in range(0, len(said), 32)]
     return [torch.cat(part) for part in zip(*parts)]
@@ -126,7 +126,7 @@ def train(s, rank, shared, control, barrier):
         level = sigma.square() + 1
         target = (x / level - clean) * level.sqrt() / sigma
         rate = checkpoint.schedule(optimizer, s.unet.rate, done, run.step, warm=50)
-        with torch.autocast(s.device, torch.bfloat16):
+        with settings.narrow(s):
             v = drawer((x / level.sqrt()).contiguous(memory_format=torch.channels_last), t, contexts[chosen],
                        summaries[chosen]).float()
         error = (v - target).square().mean((1, 2, 3))
@@ -167,9 +167,10 @@ def share(module, rank, shared, barrier):
     if len(shared) == 1:
         return
     used = [p.grad for p in module.parameters() if p.grad is not None]
-    torch.cat([g.reshape(-1) for g in used], out=shared[rank][:sum(g.numel() for g in used)])
+    size = sum(g.numel() for g in used)
+    torch.cat([g.reshape(-1) for g in used], out=shared[rank][:size])
     barrier.wait()
-    mean = shared.mean(0)
+    mean = shared[:, :size].mean(0)
     start = 0
     for gradient in used:
         gradient.copy_(mean[start:start + gradient.numel()].view(gradient.shape))

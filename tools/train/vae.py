@@ -105,7 +105,7 @@ def main():
         target = latents.encode(pictures) / basis.SCALING
         pictures = pictures.contiguous(memory_format=torch.channels_last)
         rate = checkpoint.schedule(optimizer, s.vae.rate, done, run.step)
-        with torch.autocast(s.device, torch.bfloat16):
+        with settings.narrow(s):
             loss, error, apart = losses(model, pictures, target)
         optimizer.zero_grad()
         loss.backward()
