@@ -3,7 +3,8 @@
 //! A weight is `scale[n] · multiplier[n, group] · code`: one real unit per output channel, and where
 //! groups of 64 input channels are told apart a small whole multiple of it for each. Multipliers are
 //! applied while a panel is unpacked to 8 bits, so that every format meets the same products of
-//! bytes and a single scale is left for the finished sum.
+//! bytes, or to sums of a group where narrow codes are multiplied as they are; a single scale is left
+//! for the finished sum.
 
 use super::{PANEL, PanelFormat, PanelLayout};
 

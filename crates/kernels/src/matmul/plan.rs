@@ -158,7 +158,7 @@ impl Plan {
     pub(super) fn blank_bytes(&self) -> usize {
         match self.way {
             _ if !self.is_conv => 0,
-            Way::Int8 | Way::Int16 | Way::Narrow => {
+            way if way.takes_codes() => {
                 self.channels.saturating_mul(self.rows / self.image_rows.max(1))
             }
             _ => self.channels.saturating_mul(4),
@@ -180,8 +180,7 @@ impl Plan {
     /// Where the row begins in them that output row `row` reads outside its image.
     #[inline(always)]
     pub(super) fn blank_start(&self, row: usize) -> usize {
-        let is_int = matches!(self.way, Way::Int8 | Way::Int16 | Way::Narrow);
-        if is_int { row / self.image_rows * self.channels } else { 0 }
+        if self.way.takes_codes() { row / self.image_rows * self.channels } else { 0 }
     }
 
     /// Entries of the table of pixels of a chunk.
@@ -229,6 +228,12 @@ impl Plan {
 }
 
 impl Way {
+    /// Whether activations are codes of 8 bits.
+    #[inline(always)]
+    fn takes_codes(self) -> bool {
+        matches!(self, Self::Int8 | Self::Int16 | Self::Narrow)
+    }
+
     /// Elements of `k` in four bytes of an activation.
     #[inline(always)]
     pub(super) fn per_group(self) -> usize {

@@ -138,7 +138,7 @@ impl<I: Int16Dot> Arithmetic<I> for WordDot {
 }
 
 /// Groups of `k` whose products fit into lanes of 16 bits: 8 groups × 2 products × 255 × 8 < 2¹⁵.
-pub(crate) const NARROW: usize = 8;
+const NARROW: usize = 8;
 
 /// Groups of `k` that share multipliers.
 const SHARED: usize = crate::format::int::GROUP / GROUP;
