@@ -7,7 +7,7 @@ use super::{
 use crate::{
     Cpu,
     format::{ActivationFormat, Activations, PANEL},
-    isa::{Isa, LANES, SimdOp},
+    isa::{Isa, LANES, SimdOp, tiles::STEP},
     scratch,
 };
 
@@ -27,6 +27,8 @@ pub(super) struct Sizes {
     format: ActivationFormat,
     /// Whether products of bf16 pairs are used.
     bf16_dot: bool,
+    /// Whether these are products of whole tiles, like those of codes.
+    tiled: bool,
     scores: Scores,
 }
 
@@ -44,10 +46,15 @@ impl Sizes {
         shape: &AttentionShape,
         cpu: &Cpu,
     ) -> Self {
-        let bf16_dot = format == ActivationFormat::Bf16
-            && cpu.has_bf16_dot()
-            && shape.head_dim.is_multiple_of(2);
-        Self { shape: *shape, format, bf16_dot, scores }
+        let is_bf16 = format == ActivationFormat::Bf16;
+        let row = shape.head_dim * if scores == Scores::Int8 { 1 } else { 2 };
+        let tiled = is_bf16 && cpu.has_tiles() && row > 0 && row.is_multiple_of(STEP);
+        let has_pairs = cpu.has_bf16_dot() && shape.head_dim.is_multiple_of(2);
+        Self { shape: *shape, format, bf16_dot: is_bf16 && has_pairs || tiled, tiled, scores }
+    }
+
+    pub(super) fn is_tiled(&self) -> bool {
+        self.tiled
     }
 
     /// Whether queries and keys are codes.
