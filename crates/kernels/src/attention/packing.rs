@@ -14,6 +14,15 @@ use crate::{
 /// Rows of queries of a chunk.
 const QUERIES: usize = 96;
 
+/// The same where products are those of tiles: whole strips, whose scores stay near.
+const TILED_QUERIES: usize = 64;
+
+/// Panels of keys of a block at most.
+const PANELS: usize = 8;
+
+/// The same where products are those of tiles.
+const TILED_PANELS: usize = 4;
+
 /// Bytes that a block of keys and one of values may take together.
 const BLOCK_BYTES: usize = 1 << 19;
 
@@ -83,13 +92,14 @@ impl Sizes {
 
     /// Rows of queries of a chunk.
     pub(super) fn query_block(&self) -> usize {
-        QUERIES.min(self.shape.tokens_q).max(1)
+        if self.tiled { TILED_QUERIES } else { QUERIES }.min(self.shape.tokens_q).max(1)
     }
 
     /// Keys of a block, whole panels.
     pub(super) fn key_block(&self) -> usize {
         let panels = BLOCK_BYTES / (2 * self.padded_dim().max(1) * self.size() * PANEL);
-        panels.clamp(1, 8).min(self.panels().max(1)) * PANEL
+        let most = if self.tiled { TILED_PANELS } else { PANELS };
+        panels.clamp(1, most).min(self.panels().max(1)) * PANEL
     }
 
     /// Panels of keys per head.

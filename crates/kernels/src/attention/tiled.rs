@@ -10,7 +10,7 @@ use crate::{
     format::PANEL,
     isa::{
         Int8Dot, LANES,
-        tiles::{Numbers, STEP, STRIP, TILE, TileRows, TileStrip, Tiles},
+        tiles::{Ahead, Numbers, STEP, STRIP, TILE, TileRows, TileStrip, Tiles},
     },
     matmul::Sink,
 };
@@ -59,6 +59,7 @@ impl<I: Int8Dot, T: Tiles> Products<I> for ByTiles<T> {
                         b: &b[vector * LANES..],
                         b_stride,
                         accumulate: false,
+                        ahead: Ahead::nothing(b),
                     };
                     self.0.multiply(&strip, (&mut to[vector * LANES..], stride / LANES));
                 }
@@ -104,6 +105,7 @@ impl<I: Int8Dot, T: Tiles> Products<I> for ByTiles<T> {
                     b: &b[vector * LANES..],
                     b_stride: vectors,
                     accumulate: true,
+                    ahead: Ahead::nothing(b),
                 };
                 self.0.multiply(&strip, (&mut to[vector * LANES..], vectors));
             }

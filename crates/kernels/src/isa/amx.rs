@@ -69,6 +69,8 @@ struct Arguments {
     sums: *mut f32,
     sums_stride: usize,
     accumulate: usize,
+    ahead: *const u8,
+    ahead_step: usize,
 }
 
 /// Where the rows of a segment start and how far they are apart, in both halves.
@@ -120,6 +122,7 @@ macro_rules! product {
             "mov {bs}, [{args} + 32]",
             "mov {line}, {bs}",
             "shl {line}, 4",
+            "mov {ahead}, [{args} + 64]",
             // Each segment.
             "4:",
             "mov {a0}, [{segment}]",
@@ -129,6 +132,11 @@ macro_rules! product {
             "mov {n}, [{args} + 16]",
             // Each 64 bytes of it.
             "5:",
+            "prefetcht1 [{ahead}]",
+            "prefetcht1 [{ahead} + 64]",
+            "prefetcht1 [{ahead} + 128]",
+            "prefetcht1 [{ahead} + 192]",
+            "add {ahead}, [{args} + 72]",
             "tileloadd tmm4, [{a0} + {s0}*1]",
             "tileloadd tmm6, [{b} + {bs}*1]",
             concat!($dot, " tmm0, tmm4, tmm6"),
@@ -156,7 +164,7 @@ macro_rules! product {
             product!(@both $($lanes)? $($rows)?; "tilestored [{a1} + {s0}*1 + 64], tmm3"),
             args = in(reg) &raw const $arguments,
             segment = out(reg) _, count = out(reg) _, n = out(reg) _, b = out(reg) _, bs = out(reg) _,
-            line = out(reg) _, a0 = out(reg) _, s0 = out(reg) _, a1 = out(reg) _, s1 = out(reg) _,
+            line = out(reg) _, a0 = out(reg) _, s0 = out(reg) _, a1 = out(reg) _, s1 = out(reg) _, ahead = out(reg) _,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack)
@@ -192,6 +200,8 @@ impl Tiles for Amx {
             sums: sums.as_mut_ptr(),
             sums_stride: stride * vector,
             accumulate: usize::from(strip.accumulate),
+            ahead: strip.ahead.at,
+            ahead_step: strip.ahead.step,
         };
         let has_both = (strip.vectors == 2, strip.rows > TILE);
         // SAFETY: `self` proves that the CPU has the instructions, and the tiles of this thread were just shaped for

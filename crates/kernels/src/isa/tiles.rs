@@ -66,6 +66,44 @@ pub(crate) struct TileStrip<'a> {
     pub(crate) b_stride: usize,
     /// Whether sums are added to what is there.
     pub(crate) accumulate: bool,
+    /// Memory that will be read soon.
+    pub(crate) ahead: Ahead,
+}
+
+/// Memory of which [`Ahead::STEP`] bytes are asked for with each step of a strip, or none.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "plain tiles ask for nothing")
+    )]
+    pub(super) at: *const u8,
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "plain tiles ask for nothing")
+    )]
+    pub(super) step: usize,
+}
+
+impl Ahead {
+    /// Bytes asked for with a step: four cache lines.
+    pub(crate) const STEP: usize = 256;
+
+    /// Nothing but what is near.
+    #[inline(always)]
+    pub(crate) fn nothing(near: &[f32]) -> Self {
+        Self { at: near.as_ptr().cast(), step: 0 }
+    }
+
+    /// From byte `start` of `memory` on, or nothing if that lies beyond `end`; neither need be inside the memory.
+    #[inline(always)]
+    pub(crate) fn new(memory: &[u8], start: usize, end: usize) -> Self {
+        if start < end {
+            Self { at: memory.as_ptr().wrapping_add(start), step: Self::STEP }
+        } else {
+            Self { at: memory.as_ptr(), step: 0 }
+        }
+    }
 }
 
 impl TileStrip<'_> {

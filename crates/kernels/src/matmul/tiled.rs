@@ -14,7 +14,7 @@ use crate::{
     format::{Activations, PANEL},
     isa::{
         Int8Dot, Isa, LANES,
-        tiles::{Numbers, STEP, STRIP, TILE, TileOp, TileRows, TileStrip, Tiles},
+        tiles::{Ahead, Numbers, STEP, STRIP, TILE, TileOp, TileRows, TileStrip, Tiles},
     },
     matmul::Gate,
     scratch::Scratch,
@@ -75,6 +75,11 @@ impl TiledChunk<'_, '_> {
                 bytemuck::cast_slice(&bytes[layout.row_bytes(start, width)..])
             };
             let steps = block.channels.len() * size / STEP;
+            // What follows in memory is the next block, or the panel that is likely to be next.
+            let depth = block.taps.len() * block.channels.len();
+            let following =
+                layout.row_bytes(start + depth, width)..layout.row_bytes(start + 2 * depth, width);
+            let mut asked = following.start;
             for start in (0..count).step_by(STRIP) {
                 let rows = start..count.min(start + STRIP);
                 let source =
@@ -90,7 +95,9 @@ impl TiledChunk<'_, '_> {
                         b: &b[vector * LANES..],
                         b_stride: vectors,
                         accumulate: !is_first,
+                        ahead: Ahead::new(bytes, asked, following.end),
                     };
+                    asked += block.taps.len() * steps * Ahead::STEP;
                     let to = &mut sums[rows.start * width + vector * LANES..];
                     tiles.multiply(&strip, (to, vectors));
                 }
