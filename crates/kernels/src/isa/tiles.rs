@@ -67,6 +67,10 @@ pub(crate) struct TileStrip<'a> {
     /// Whether sums are added to what is there.
     pub(crate) accumulate: bool,
     /// Memory that will be read soon.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "plain tiles ask for nothing")
+    )]
     pub(crate) ahead: Ahead,
 }
 
