@@ -199,8 +199,8 @@ pub(crate) struct Quantize {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
 
-    /// Measure the model and mix formats so that the UNet's weights take so many bits on average, scales included
-    /// (w4: at most 4.3), and activations 8 or 16: w8a8, w5a8, w4a8, w3.66a16, …
+    /// Measure the model and mix formats so that the weights of all components take so many bits on average, scales
+    /// included (w4: at most 4.3), and activations 8 or 16: w8a8, w5a8, w4a8, w3.66a16, …
     #[arg(long, value_name = "TARGET", conflicts_with_all = ["weights", "acts", "scheme", "plan"])]
     pub(crate) target: Option<Target>,
 
@@ -308,11 +308,20 @@ pub(crate) struct Sensitivity {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
 
-    /// Formats to try on each layer
+    /// Formats to try on each layer of the UNet and the VAE, from fine to coarse
     #[arg(long, value_name = "SCHEME,…", value_delimiter = ',', default_value = "w8a8,w4a8,w2a8")]
     pub(crate) formats: Vec<Scheme>,
 
-    /// Compare pictures for all layers, not only for those of cross-attention and feed-forward
+    /// Formats to try on each layer of the text encoders, from fine to coarse
+    #[arg(long, value_name = "SCHEME,…", value_delimiter = ',',
+          default_value = "w8a16,w8a8,w4a16,w4a8,w2a8")]
+    pub(crate) text_formats: Vec<Scheme>,
+
+    /// Measure these components alone: unet, text_encoder, text_encoder_2, vae
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub(crate) components: Vec<String>,
+
+    /// Compare pictures for all layers, not only for those of text encoders, cross-attention, feed-forward and VAE
     #[arg(long)]
     pub(crate) all_pictures: bool,
 
@@ -348,9 +357,13 @@ pub(crate) struct Evaluate {
     #[arg(short, long, value_name = "PATH")]
     pub(crate) reference: PathBuf,
 
-    /// Schemes to set beside: the original with the same one for every layer of its UNet: w8a8, w4a8, …
+    /// Schemes to set beside: the original with the same one for every layer of its UNet, and 8 bits in text encoders and VAE
     #[arg(long, value_name = "SCHEME,…", value_delimiter = ',')]
     pub(crate) beside: Vec<Scheme>,
+
+    /// Schemes to set beside: the original with the same one for every layer of every component
+    #[arg(long, value_name = "SCHEME,…", value_delimiter = ',')]
+    pub(crate) everywhere: Vec<Scheme>,
 
     #[command(flatten)]
     pub(crate) pictures: Pictures,

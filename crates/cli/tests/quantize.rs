@@ -132,7 +132,7 @@ fn a_target_is_kept_and_proved() {
     let folder = tempfile::tempdir().unwrap();
     done(&mut with_model(&folder, "quantize", &["--target", "w7a8", "-o", "mixed.mixdq"]));
     let report: Value = serde_json::from_slice(&read(&folder, "mixed.work/report.json")).unwrap();
-    assert_eq!(report["contenders"].as_array().unwrap().len(), 3);
+    assert_eq!(report["contenders"].as_array().unwrap().len(), 4);
     let page = String::from_utf8(read(&folder, "mixed.work/report.html")).unwrap();
     assert!(page.contains("data:image/png") && !page.contains("http") && !page.contains("<script"));
     assert_eq!(page.matches("<svg").count(), 5);

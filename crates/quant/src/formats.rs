@@ -20,11 +20,14 @@ pub enum Objective {
     Noise,
 }
 
+/// The format of each layer, by component and layer.
+pub type Layers = BTreeMap<String, BTreeMap<String, String>>;
+
 /// Formats of all layers, and what they take.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Formats {
-    /// The format of each layer.
-    pub layers: BTreeMap<String, String>,
+    /// The format of each layer of each component.
+    pub layers: Layers,
     /// Bytes of all weights.
     pub bytes: u64,
     /// The ratio of average bits between the content group and the quality group that was asked for.
@@ -72,7 +75,7 @@ pub fn choose(
     let (content, quality) = (weights(Group::Content), weights(Group::Quality));
     let budget = Budget { average: 8.0 * bytes / (content + quality), ratio };
     let share = budget.target(Group::Content, content, quality) * content / 8.0;
-    let mut formats = Formats { layers: BTreeMap::new(), bytes: 0, ratio, objective };
+    let mut formats = Formats { layers: Layers::new(), bytes: 0, ratio, objective };
     // The content group may not take what the quality group cannot do without.
     let most = bytes - least(measured, Group::Quality);
     formats.take(measured, Group::Content, share.min(most))?;
@@ -122,12 +125,25 @@ impl Formats {
             layers.iter().map(|records| records.iter().map(candidate).collect()).collect();
         let chosen = programme::solve(&offers, 0.0..=bytes.max(0.0))?;
         for (records, choice) in layers.iter().zip(chosen) {
-            let record = &records[choice];
+            let record = coarsest(records, choice, &candidate);
             self.bytes += record.bytes;
-            self.layers.insert(record.layer.clone(), record.format.clone());
+            let component = self.layers.entry(record.component.clone()).or_default();
+            component.insert(record.layer.clone(), record.format.clone());
         }
         Some(())
     }
+}
+
+/// The coarsest format of a layer that costs and scores what the chosen one does: activations of fewer bits take no fewer
+/// bytes, but less time.
+fn coarsest<'r>(
+    records: &'r [Record],
+    choice: usize,
+    candidate: &dyn Fn(&Record) -> Candidate,
+) -> &'r Record {
+    let chosen = candidate(&records[choice]);
+    let alike = records[choice..].iter().rev().find(|record| candidate(record) == chosen);
+    alike.unwrap_or(&records[choice])
 }
 
 #[cfg(test)]
@@ -148,6 +164,7 @@ mod tests {
                 };
                 let (layer, format) = (layer.to_owned(), format.to_owned());
                 records.push(Record {
+                    component: "unet".into(),
                     layer,
                     place,
                     format,
@@ -174,7 +191,7 @@ mod tests {
     #[test]
     fn bytes_go_where_they_are_felt() {
         let measured = measured(&LAYERS);
-        let of = |formats: &super::Formats| LAYERS.map(|(name, ..)| formats.layers[name].clone());
+        let of = |formats: &super::Formats| LAYERS.map(|(name, ..)| formats.layers["unet"][name].clone());
         let chosen = choose(&measured, 300.0, 1.0, Objective::Noise).unwrap();
         assert_eq!(of(&chosen), ["w8a8", "w4a8", "w8a8", "w4a8"]);
         assert_eq!(chosen.bytes, 300);
@@ -189,7 +206,7 @@ mod tests {
     fn what_cannot_be_told_from_real_numbers_costs_less() {
         let chosen = choose(&measured(&LAYERS), 1e9, 1.0, Objective::Decibels).unwrap();
         // 45 dB are beyond the floor, a similarity of 0.99 is not.
-        let formats: Vec<&str> = LAYERS.map(|(name, ..)| chosen.layers[name].as_str()).to_vec();
+        let formats: Vec<&str> = LAYERS.map(|(name, ..)| chosen.layers["unet"][name].as_str()).to_vec();
         assert_eq!(formats, ["w8a8", "w8a8", FLOAT, FLOAT]);
     }
 

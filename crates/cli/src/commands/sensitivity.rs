@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use indicatif::HumanDuration;
-use pipeline::probe::{Look, Probe};
+use pipeline::probe::{Layer, Look, Probe};
 use pipeline::{Model, Plan, Request, TextToImage, Watch};
-use quant::sensitivity::{Effect, FLOAT, Header, Of, Record, Sensitivity, Shard, VERSION, line};
+use quant::sensitivity::{
+    Component, Effect, FLOAT, Header, Of, Record, Sensitivity, Shard, VERSION, line,
+};
 use quant::{Group, inference};
 use tensor::{Cpu, LayerFormat, Precision, Scheme};
 
@@ -38,6 +40,8 @@ pub(crate) fn run(args: &args::Sensitivity) -> Result<()> {
     let what = What {
         request: drawing::pictures(&args.pictures, 0)?,
         formats: args.formats.clone(),
+        text_formats: args.text_formats.clone(),
+        components: args.components.clone(),
         look: if args.all_pictures { PicturesOf::All } else { PicturesOf::Content },
         scope: Scope::new(args.fast, args.time),
         shard: args.shard,
@@ -51,8 +55,12 @@ pub(crate) fn run(args: &args::Sensitivity) -> Result<()> {
 pub(crate) struct What {
     /// The pictures that are drawn.
     pub(crate) request: Request,
-    /// Formats of each layer beside real numbers.
+    /// Formats of each layer of the UNet and the decoder beside real numbers, from fine to coarse.
     pub(crate) formats: Vec<Scheme>,
+    /// Those of text encoders.
+    pub(crate) text_formats: Vec<Scheme>,
+    /// What is measured; all where there is nothing.
+    pub(crate) components: Vec<String>,
     /// Whose pictures are compared.
     pub(crate) look: PicturesOf,
     /// How much is measured.
@@ -135,7 +143,26 @@ impl What {
 
     fn header(&self, model: &Model, probe: &mut Probe<'_, '_, Cpu>) -> Result<Header> {
         let (settings, request) = (probe.settings().clone(), &self.request);
-        let formats = self.formats.iter().map(ToString::to_string);
+        let known = |name: &String| model.components().any(|component| component.name == name);
+        if let Some(other) = self.components.iter().find(|name| !known(name)) {
+            let names: Vec<&str> = model.components().map(|component| component.name).collect();
+            bail!("the model has no component `{other}`; it has {}", names.join(", "));
+        }
+        let wanted = |name: &str| {
+            self.components.is_empty() || self.components.iter().any(|wanted| wanted == name)
+        };
+        let components = model.components().map(|component| component.name);
+        let components = components.filter(|name| wanted(name)).map(|name| {
+            let layers = probe.layers().iter().filter(|layer| layer.component == name);
+            let reads = model.encoders.iter().any(|encoder| encoder.component.name == name);
+            let schemes = if reads { &self.text_formats } else { &self.formats };
+            let schemes = schemes.iter().map(ToString::to_string);
+            Component {
+                name: name.to_owned(),
+                formats: std::iter::once(FLOAT.to_owned()).chain(schemes).collect(),
+                layers: layers.map(|layer| layer.name.clone()).collect(),
+            }
+        });
         Ok(Header {
             version: VERSION,
             of: Of::Network,
@@ -148,8 +175,7 @@ impl What {
             height: settings.height,
             steps: settings.steps,
             guidance: settings.guidance,
-            formats: std::iter::once(FLOAT.to_owned()).chain(formats).collect(),
-            layers: probe.layers().iter().map(|layer| layer.name.clone()).collect(),
+            components: components.collect(),
             rounding: probe.rounding()?,
             places: None,
             shard: self.shard,
@@ -177,17 +203,13 @@ impl Run<'_, '_> {
             return Ok(done);
         }
         let (mut file, mut found) = Unfinished::open(path, header)?;
-        let formats = found.header.formats.clone();
-        let places: Vec<usize> = found.header.places().collect();
-        let due: Vec<(usize, &String)> = places
-            .iter()
-            .flat_map(|place| formats.iter().map(move |format| (*place, format)))
-            .collect();
+        let header = found.header.clone();
+        let due = header.entries();
         let left = &due[found.records.len()..];
-        self.estimate(&found.header, left);
+        self.estimate(&header, left);
         for (place, format) in left {
             self.progress.work("measure", found.records.len(), due.len());
-            let record = self.record(&found.header, *place, format)?;
+            let record = self.record(&header, *place, format)?;
             file.append(&record)?;
             found.records.push(record);
         }
@@ -198,12 +220,12 @@ impl Run<'_, '_> {
 
     /// One format of one layer. Real numbers are as far away as their rounding to 16 bits takes them.
     fn record(&mut self, header: &Header, place: usize, format: &str) -> Result<Record> {
-        let layer = self.probe.layers()[place].clone();
+        let layer = self.layer(header, place)?;
         let numbers = numbers(format)?;
         let effect = match (header.of, format) {
             (Of::Network, FLOAT) => header.floor(),
             (Of::Network, _) => {
-                self.probe.measure(&layer, numbers, self.what.look.at(&layer.name))?
+                self.probe.measure(&layer, numbers, self.what.look.at(&layer))?
             }
             (Of::Output, _) => {
                 let error = self.probe.own_error(&layer, &[numbers])?;
@@ -211,9 +233,19 @@ impl Run<'_, '_> {
             }
         };
         let bytes = self.probe.bytes(&layer, numbers) as u64;
+        let component = layer.component.to_owned();
         let (layer, weights) = (layer.name, layer.weights as u64);
         let format = format.to_owned();
-        Ok(Record { layer, place, format, bytes, weights, effect, inferred: false })
+        Ok(Record { component, layer, place, format, bytes, weights, effect, inferred: false })
+    }
+
+    /// The layer of a place.
+    fn layer(&self, header: &Header, place: usize) -> Result<Layer> {
+        let named = header.layer(place).and_then(|(of, name)| {
+            let mut layers = self.probe.layers().iter();
+            layers.find(|layer| layer.component == of.name && layer.name == name)
+        });
+        named.cloned().with_context(|| format!("the model has no layer at place {place}"))
     }
 
     /// As many layers as there is time for, in one format each. Interrupted work goes on with those that it had chosen.
@@ -223,15 +255,13 @@ impl Run<'_, '_> {
         own: &Sensitivity,
         (path, time): (&Path, Duration),
     ) -> Header {
-        // The errors of the format in the middle are neither lost in noise nor so large that they saturate.
-        let format = header.formats[header.formats.len().div_ceil(2)].clone();
-        let order = inference::most_telling(own, &format);
-        let alone = Header { formats: vec![format], ..header };
+        let order = inference::most_telling(own);
+        let alone = Header { components: inference::middle(&header.components), ..header };
         let chosen = Unfinished::chosen(path, &alone).unwrap_or_else(|| {
             let mut left = time;
             let affordable = |place: &usize| {
-                let layer = &self.probe.layers()[*place];
-                let cost = self.probe.estimate(layer, self.what.look.at(&layer.name));
+                let Ok(layer) = self.layer(&alone, *place) else { return false };
+                let cost = self.probe.estimate(&layer, self.what.look.at(&layer));
                 let affordable = cost <= left;
                 left = left.saturating_sub(cost);
                 affordable
@@ -243,24 +273,26 @@ impl Run<'_, '_> {
         report::say(&format!(
             "{} of {} layers fit the time",
             chosen.len(),
-            own.header.layers.len()
+            own.header.count()
         ));
         Header { places: Some(chosen), ..alone }
     }
 
     /// Say how long it will take.
-    fn estimate(&self, header: &Header, due: &[(usize, &String)]) {
+    fn estimate(&self, header: &Header, due: &[(usize, &str)]) {
         if header.of == Of::Output {
             return;
         }
-        let times = due.iter().filter(|(_, format)| *format != FLOAT).map(|(place, _)| {
-            let layer = &self.probe.layers()[*place];
-            self.probe.estimate(layer, self.what.look.at(&layer.name))
+        let due: Vec<usize> =
+            due.iter().filter(|(_, format)| *format != FLOAT).map(|(place, _)| *place).collect();
+        let times = due.iter().filter_map(|place| {
+            let layer = self.layer(header, *place).ok()?;
+            Some(self.probe.estimate(&layer, self.what.look.at(&layer)))
         });
         report::say(&format!(
-            "{} layers, {} formats, {} pictures: about {}",
+            "{} layers, {} formats of them, {} pictures: about {}",
             header.places().count(),
-            header.formats.iter().filter(|format| *format != FLOAT).count(),
+            due.len(),
             self.what.request.total(),
             HumanDuration(times.sum())
         ));
@@ -276,8 +308,9 @@ fn numbers(format: &str) -> Result<LayerFormat> {
 }
 
 impl PicturesOf {
-    fn at(self, layer: &str) -> Look {
-        if self == Self::All || Group::of(layer) == Group::Content {
+    fn at(self, layer: &Layer) -> Look {
+        let group = Group::of_component(layer.component, &layer.name);
+        if self == Self::All || group == Group::Content {
             Look::Picture
         } else {
             Look::Prediction
