@@ -65,13 +65,22 @@ enum Place {
     Decoder,
 }
 
-/// What is looked at. A decoder's layers change the picture alone, so it is always looked at for them.
+/// What is looked at. A decoder predicts nothing: what it decodes stands for that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
+    /// The prediction of the first step of the first picture alone.
+    Glance,
     /// The prediction of the first step.
     Prediction,
     /// The finished picture, too.
     Picture,
+}
+
+impl Look {
+    /// How many of these pictures are looked at.
+    fn count(self, pictures: usize) -> usize {
+        if self == Self::Glance { pictures.min(1) } else { pictures }
+    }
 }
 
 impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
@@ -135,21 +144,23 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
         let denoiser = &self.denoiser.network;
         let steps = self.denoiser.times.len() as f64;
         let calls = match look {
-            Look::Prediction => 0.0,
+            Look::Glance | Look::Prediction => 0.0,
             Look::Picture => steps - 1.0,
         };
+        let looked_at = look.count(self.real.len()) as f64 / self.real.len().max(1) as f64;
         let first = match Place::of(layer) {
             Place::Decoder => {
                 let share = share(self.decoder.network.after(layer), &self.decoder.network);
-                return self.pace.decoder.mul_f64(share);
+                return self.pace.decoder.mul_f64(share * looked_at);
             }
             Place::Denoiser => share(denoiser.after(layer), denoiser),
             Place::Encoder => {
                 let texts = self.network(layer).calls().len() as f64 / self.real.len() as f64;
-                1.0 + texts * share(self.network(layer).after(layer), denoiser)
+                // All texts are read, whatever is looked at.
+                1.0 + texts / looked_at * share(self.network(layer).after(layer), denoiser)
             }
         };
-        let drawing = self.pace.denoiser.mul_f64((first + calls) / steps);
+        let drawing = self.pace.denoiser.mul_f64(looked_at * (first + calls) / steps);
         if look == Look::Picture { drawing + self.pace.decoder } else { drawing }
     }
 
@@ -184,8 +195,9 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
         self.make_room_for(layer);
         let denoised = match Place::of(layer) {
             Place::Decoder => {
-                let found = self.decoder.with(layer, format)?;
-                return Ok(self.effect_on_pixels(&found));
+                let found = self.decoder.with(layer, format, look)?;
+                let ssim = (look == Look::Picture).then(|| self.likeness(&found));
+                return Ok(Effect { ssim, sqnr: self.noise_of_pixels(&found) });
             }
             Place::Denoiser => self.denoiser.with(layer, format, look)?,
             Place::Encoder => {
@@ -194,7 +206,7 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
             }
         };
         let decoded = match look {
-            Look::Prediction => None,
+            Look::Glance | Look::Prediction => None,
             Look::Picture => Some(self.decoder.of(denoised.iter().map(|p| &p.latents))?),
         };
         Ok(self.effect(&denoised, decoded.as_deref()))
@@ -264,13 +276,13 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
         Effect { sqnr: noise.sqnr(), ssim: decoded.map(|decoded| self.likeness(decoded)) }
     }
 
-    /// How far decoded pictures are from real ones.
-    fn effect_on_pixels(&self, decoded: &[Decoded]) -> Effect {
+    /// The signal-to-noise ratio of decoded pictures in decibels.
+    fn noise_of_pixels(&self, decoded: &[Decoded]) -> f64 {
         let mut noise = Noise::default();
         for ((_, real), found) in self.real.iter().zip(decoded) {
             noise.add(&real.pixels, &found.pixels);
         }
-        Effect { sqnr: noise.sqnr(), ssim: Some(self.likeness(decoded)) }
+        noise.sqnr()
     }
 
     /// The mean structural similarity to real pictures.
@@ -279,7 +291,7 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
             let size = [found.picture.height, found.picture.width];
             metrics::ssim(&real.picture.rgb, &found.picture.rgb, size)
         });
-        each.sum::<f64>() / self.real.len() as f64
+        each.sum::<f64>() / decoded.len() as f64
     }
 }
 

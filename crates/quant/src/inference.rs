@@ -66,20 +66,22 @@ pub fn infer(own: &Sensitivity, measured: &Sensitivity) -> Sensitivity {
     Sensitivity { header, records }
 }
 
-/// How well the order of the layers' own errors is that of what was measured, for each group.
-pub fn agreement(own: &Sensitivity, measured: &Sensitivity) -> [(Group, f64); 2] {
-    let errors = errors(own);
+/// How well the order of scores is that of what was measured, for each group: Spearman's rank correlation over all layers
+/// and formats of whole numbers that both have.
+pub fn agreement(scores: &Sensitivity, measured: &Sensitivity) -> [(Group, f64); 2] {
+    let known = |record: &Record| (record.place, record.format.clone());
+    let effects: BTreeMap<(usize, String), Effect> =
+        scores.records.iter().map(|record| (known(record), record.effect)).collect();
     Group::ALL.map(|group| {
-        let records = measured.records.iter().filter(|r| r.format != FLOAT);
-        let records = records.filter(|record| record.group() == group);
+        let records = measured.records.iter().filter(|r| r.format != FLOAT && r.group() == group);
         let pairs: Vec<(f64, f64)> = records
-            .map(|record| {
-                let effect = record.effect;
-                let found = match (group, effect.ssim) {
-                    (Group::Content, Some(ssim)) => ssim,
-                    _ => effect.sqnr,
-                };
-                (errors[&(record.place, record.format.as_str())], found)
+            .filter_map(|record| {
+                let (score, effect) = (effects.get(&known(record))?, record.effect);
+                // Own errors have no similarity.
+                Some(match (group, effect.ssim) {
+                    (Group::Content, Some(ssim)) => (score.ssim.unwrap_or(score.sqnr), ssim),
+                    _ => (score.sqnr, effect.sqnr),
+                })
             })
             .collect();
         (group, rank_correlation(&pairs))

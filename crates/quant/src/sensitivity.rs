@@ -77,6 +77,8 @@ pub struct Component {
 pub enum Of {
     /// What the network predicts, and the pictures.
     Network,
+    /// What the network predicts for the first picture.
+    Glance,
     /// What the layer itself computes.
     Output,
 }

@@ -2,7 +2,7 @@
 
 use tensor::{Device, LayerFormat, Plan, Session};
 
-use super::Layer;
+use super::{Layer, Look};
 use super::network::{Inputs, Network, changed, real};
 use crate::decode;
 use crate::denoise::channels_last;
@@ -59,9 +59,10 @@ impl<'a, 'w, D: Device> Decoder<'a, 'w, D> {
         &mut self,
         layer: &Layer,
         format: LayerFormat,
+        look: Look,
     ) -> Result<Vec<Decoded>, Error> {
         let mut session = self.network.from(layer, &changed(layer, format))?;
-        let pictures = (0..self.network.calls().len()).map(|call| {
+        let pictures = (0..look.count(self.network.calls().len())).map(|call| {
             self.network.resume(&mut session, call)?;
             self.decoded(&mut session)
         });

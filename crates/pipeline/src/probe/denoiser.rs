@@ -114,7 +114,7 @@ impl<'a, 'w, D: Device> Denoiser<'a, 'w, D> {
         let plan = changed(layer, format);
         let first = self.network.from(layer, &plan)?;
         let mut sessions = Sessions { first, later: self.later(&plan, look)? };
-        let pictures = (0..self.seeds.len()).map(|index| {
+        let pictures = (0..look.count(self.seeds.len())).map(|index| {
             self.network.resume(&mut sessions.first, index)?;
             self.finished((index, &self.conditions[index]), &mut sessions, look)
         });
@@ -137,7 +137,8 @@ impl<'a, 'w, D: Device> Denoiser<'a, 'w, D> {
     ) -> Result<Vec<Denoised>, Error> {
         let first = self.network.whole(plan)?;
         let mut sessions = Sessions { first, later: self.later(plan, look)? };
-        let pictures = self.told(texts).into_iter().enumerate().map(|(index, condition)| {
+        let told = self.told(texts).into_iter().take(look.count(self.seeds.len()));
+        let pictures = told.enumerate().map(|(index, condition)| {
             let inputs = self.inputs(&condition, (0, &self.trajectory(index)?));
             self.network.run(&mut sessions.first, &inputs)?;
             self.finished((index, &condition), &mut sessions, look)
@@ -165,7 +166,7 @@ impl<'a, 'w, D: Device> Denoiser<'a, 'w, D> {
         look: Look,
     ) -> Result<Denoised, Error> {
         let prediction = self.prediction(&mut sessions.first)?;
-        if look == Look::Prediction {
+        if look != Look::Picture {
             return Ok(Denoised { prediction, latents: Vec::new() });
         }
         let mut way = self.trajectory(index)?;

@@ -101,6 +101,22 @@ fn nothing_changed_is_nothing_lost() {
 }
 
 #[test]
+fn a_glance_is_what_is_seen_of_the_first_picture() {
+    let first = Request { prompts: request().prompts[..1].to_vec(), ..request() };
+    let seen = |request: &Request, look: Look| {
+        let mut all = Vec::new();
+        with_probe("tiny-sdxl-turbo", request, &mut |mut probe| {
+            for layer in some(&probe, 2) {
+                let effect = probe.measure(&layer, integers("w4a8"), look).unwrap();
+                all.push((layer.name, effect.sqnr));
+            }
+        });
+        all
+    };
+    assert_eq!(seen(&request(), Look::Glance), seen(&first, Look::Prediction));
+}
+
+#[test]
 fn own_errors_are_larger_in_fewer_bits() {
     with_probe("tiny-sdxl-turbo", &request(), &mut |mut probe| {
         for layer in some(&probe, 2) {
