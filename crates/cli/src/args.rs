@@ -208,7 +208,8 @@ pub(crate) struct Quantize {
     #[arg(long, value_name = "SIZE", requires = "target")]
     pub(crate) budget: Option<ByteSize>,
 
-    /// With --target: measure layers' own errors instead of what they do to pictures: coarser, in minutes
+    /// With --target: measure layers' own errors, and what one format of each does to one picture's prediction, instead of
+    /// what all do to all pictures: coarser, in minutes
     #[arg(long, requires = "target")]
     pub(crate) fast: bool,
 
@@ -325,8 +326,9 @@ pub(crate) struct Sensitivity {
     #[arg(long)]
     pub(crate) all_pictures: bool,
 
-    /// Measure layers' own errors instead of what they do to pictures: coarser, in minutes
-    #[arg(long)]
+    /// Measure layers' own errors, and what one format of each does to one picture's prediction, instead of what all do to
+    /// all pictures: coarser, in minutes
+    #[arg(long, conflicts_with = "shard")]
     pub(crate) fast: bool,
 
     /// Measure for about so long, such as 2h or 30m: all layers' own errors, and of the most telling layers what they do
@@ -337,6 +339,10 @@ pub(crate) struct Sensitivity {
     /// Measure one part of the layers, such as 1/4
     #[arg(long, value_name = "I/N")]
     pub(crate) shard: Option<Shard>,
+
+    /// Scores to compare with, in another file: how well the order of these agrees with theirs
+    #[arg(long, value_name = "FILE", conflicts_with = "merge")]
+    pub(crate) against: Option<PathBuf>,
 
     /// Put the files of all shards together instead
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["shard", "model"])]

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use quant::Group;
+use quant::formats::Objective;
 use quant::sensitivity::{FLOAT, Sensitivity};
 
 use crate::commands::evaluate::{Contender, Findings, LayerBits, Likeness};
@@ -266,7 +267,9 @@ fn plans(work: &Work) -> String {
         ),
         ("prediction, dB", Span::of(plans.iter().map(|p| p.effect.sqnr))),
     );
-    for (objective, colour) in [("noise", JUDGED), ("decibels", BESIDE)] {
+    let colours = [JUDGED, BESIDE, CONTENT, QUALITY];
+    let objectives = Objective::APART.into_iter().chain(Objective::TOGETHER);
+    for (objective, colour) in objectives.map(Objective::name).zip(colours) {
         for plan in plans.iter().filter(|plan| plan.objective == objective) {
             let title = format!(
                 "ratio {:.2}, {:.1} MB, SSIM {:.4}",

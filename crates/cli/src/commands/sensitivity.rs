@@ -1,7 +1,7 @@
 //! A model → what each layer's formats do to its pictures.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+mod unfinished;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use indicatif::HumanDuration;
 use pipeline::probe::{Layer, Look, Probe};
 use pipeline::{Model, Plan, Request, TextToImage, Watch};
 use quant::sensitivity::{
-    Component, Effect, FLOAT, Header, Of, Record, Sensitivity, Shard, VERSION, line,
+    Component, Effect, FLOAT, Header, Of, Record, Sensitivity, Shard, VERSION,
 };
 use quant::{Group, inference};
 use tensor::{Cpu, LayerFormat, Precision, Scheme};
@@ -20,6 +20,7 @@ use super::{drawing, engine};
 use crate::args;
 use crate::output::{self, Target};
 use crate::report::{self, Details, Progress};
+use unfinished::Unfinished;
 
 /// Set by Ctrl-C; looked at before every operation.
 static CANCEL: AtomicBool = AtomicBool::new(false);
@@ -46,7 +47,10 @@ pub(crate) fn run(args: &args::Sensitivity) -> Result<()> {
         scope: Scope::new(args.fast, args.time),
         shard: args.shard,
     };
-    what.measure(&model, &cpu, (&args.output, &CANCEL))?;
+    let found = what.measure(&model, &cpu, (&args.output, &CANCEL))?;
+    if let Some(path) = &args.against {
+        agreement(&path.display().to_string(), &found, &Sensitivity::read(path)?);
+    }
     Ok(())
 }
 
@@ -83,8 +87,8 @@ pub(crate) enum PicturesOf {
 pub(crate) enum Scope {
     /// What each format of each layer does to the network.
     All,
-    /// What layers' own errors are.
-    OwnErrors,
+    /// Own errors, and what one format of each layer does to the prediction of one picture.
+    Fast,
     /// Own errors, and as many effects on the network as there is time for, the most telling ones.
     Within(Duration),
 }
@@ -93,7 +97,7 @@ impl Scope {
     /// What was typed.
     pub(crate) fn new(fast: bool, time: Option<humantime::Duration>) -> Self {
         match (fast, time) {
-            (true, _) => Self::OwnErrors,
+            (true, _) => Self::Fast,
             (false, Some(time)) => Self::Within(time.into()),
             (false, None) => Self::All,
         }
@@ -119,22 +123,15 @@ impl What {
         let mut run = Run { probe, what: self, progress: &progress };
         let measured = match self.scope {
             Scope::All => run.file(header, path)?,
-            Scope::OwnErrors => run.file(Header { of: Of::Output, ..header }, path)?,
+            Scope::Fast => {
+                let glance =
+                    |own: &Sensitivity| Header { of: Of::Glance, ..one_format(&own.header) };
+                run.inferred(header, path, &|_, own| glance(own))?
+            }
             Scope::Within(time) => {
-                let own =
-                    run.file(Header { of: Of::Output, ..header.clone() }, &beside(path, "own"))?;
-                let some = beside(path, "some");
-                let header =
-                    run.selection(header, &own, (&some, time.saturating_sub(start.elapsed())));
-                let some = run.file(header, &some)?;
-                for (group, agreement) in inference::agreement(&own, &some) {
-                    report::say(&format!(
-                        "rank correlation of own errors with what was measured, {group}: {agreement:.2}"
-                    ));
-                }
-                let whole = inference::infer(&own, &some);
-                output::save(path, whole.to_text().as_bytes())?;
-                whole
+                let some = beside(path, SOME);
+                let left = || time.saturating_sub(start.elapsed());
+                run.inferred(header, path, &|run, own| run.selection(own, (&some, left())))?
             }
         };
         progress.finish();
@@ -183,6 +180,16 @@ impl What {
     }
 }
 
+/// What files of a measurement in part are called beside the whole one's name.
+const OWN: &str = "own";
+const SOME: &str = "some";
+
+/// One format of each layer, by its effect on the network.
+fn one_format(header: &Header) -> Header {
+    let components = inference::middle(&header.components);
+    Header { of: Of::Network, components, ..header.clone() }
+}
+
 /// A file beside another: `scores.own.jsonl`.
 fn beside(path: &Path, word: &str) -> PathBuf {
     let ending = path.extension().map_or(word.to_owned(), |e| format!("{word}.{}", e.display()));
@@ -218,14 +225,30 @@ impl Run<'_, '_> {
         Ok(found)
     }
 
+    /// All layers' own errors, what `some` asks for beside them, and all scores from both.
+    fn inferred(
+        &mut self,
+        header: Header,
+        path: &Path,
+        some: &dyn Fn(&Self, &Sensitivity) -> Header,
+    ) -> Result<Sensitivity> {
+        let own = self.file(Header { of: Of::Output, ..header }, &beside(path, OWN))?;
+        let some = some(self, &own);
+        let some = self.file(some, &beside(path, SOME))?;
+        agreement("own errors with what was measured", &own, &some);
+        let whole = inference::infer(&own, &some);
+        output::save(path, whole.to_text().as_bytes())?;
+        Ok(whole)
+    }
+
     /// One format of one layer. Real numbers are as far away as their rounding to 16 bits takes them.
     fn record(&mut self, header: &Header, place: usize, format: &str) -> Result<Record> {
         let layer = self.layer(header, place)?;
         let numbers = numbers(format)?;
         let effect = match (header.of, format) {
-            (Of::Network, FLOAT) => header.floor(),
-            (Of::Network, _) => {
-                self.probe.measure(&layer, numbers, self.what.look.at(&layer))?
+            (Of::Network | Of::Glance, FLOAT) => header.floor(),
+            (Of::Network | Of::Glance, _) => {
+                self.probe.measure(&layer, numbers, self.look(header, &layer))?
             }
             (Of::Output, _) => {
                 let error = self.probe.own_error(&layer, &[numbers])?;
@@ -239,6 +262,11 @@ impl Run<'_, '_> {
         Ok(Record { component, layer, place, format, bytes, weights, effect, inferred: false })
     }
 
+    /// What is looked at for a layer.
+    fn look(&self, header: &Header, layer: &Layer) -> Look {
+        if header.of == Of::Glance { Look::Glance } else { self.what.look.at(layer) }
+    }
+
     /// The layer of a place.
     fn layer(&self, header: &Header, place: usize) -> Result<Layer> {
         let named = header.layer(place).and_then(|(of, name)| {
@@ -249,14 +277,9 @@ impl Run<'_, '_> {
     }
 
     /// As many layers as there is time for, in one format each. Interrupted work goes on with those that it had chosen.
-    fn selection(
-        &self,
-        header: Header,
-        own: &Sensitivity,
-        (path, time): (&Path, Duration),
-    ) -> Header {
+    fn selection(&self, own: &Sensitivity, (path, time): (&Path, Duration)) -> Header {
         let order = inference::most_telling(own);
-        let alone = Header { components: inference::middle(&header.components), ..header };
+        let alone = one_format(&own.header);
         let chosen = Unfinished::chosen(path, &alone).unwrap_or_else(|| {
             let mut left = time;
             let affordable = |place: &usize| {
@@ -287,7 +310,7 @@ impl Run<'_, '_> {
             due.iter().filter(|(_, format)| *format != FLOAT).map(|(place, _)| *place).collect();
         let times = due.iter().filter_map(|place| {
             let layer = self.layer(header, *place).ok()?;
-            Some(self.probe.estimate(&layer, self.what.look.at(&layer)))
+            Some(self.probe.estimate(&layer, self.look(header, &layer)))
         });
         report::say(&format!(
             "{} layers, {} formats of them, {} pictures: about {}",
@@ -318,62 +341,9 @@ impl PicturesOf {
     }
 }
 
-/// A file that grows line by line beside its target.
-struct Unfinished {
-    path: PathBuf,
-    file: File,
-}
-
-impl Unfinished {
-    /// Begin a file, or go on with the one that is there if it was measured alike. With it comes what it holds.
-    fn open(target: &Path, header: Header) -> Result<(Self, Sensitivity)> {
-        let path = part(target);
-        let there = found(&path).filter(|(there, _)| there.header == header);
-        let (known, length) = there.unwrap_or_else(|| (Sensitivity::new(header), 0));
-        let failed =
-            || format!("cannot write {}; free some space or choose another place", path.display());
-        let mut options = OpenOptions::new();
-        let options = options.write(true).create(true).truncate(false);
-        let mut file = options.open(&path).with_context(failed)?;
-        file.set_len(length as u64).with_context(failed)?;
-        file.seek(SeekFrom::End(0)).with_context(failed)?;
-        if length == 0 {
-            file.write_all(line(&known.header).as_bytes()).with_context(failed)?;
-        }
-        Ok((Self { path, file }, known))
+/// Say how well the order of scores is that of others.
+fn agreement(what: &str, scores: &Sensitivity, measured: &Sensitivity) {
+    for (group, agreement) in inference::agreement(scores, measured) {
+        report::say(&format!("rank correlation of {what}, {group}: {agreement:.2}"));
     }
-
-    /// The places that work on this target had chosen, where it was to be measured like this.
-    fn chosen(target: &Path, header: &Header) -> Option<Vec<usize>> {
-        let done = Sensitivity::read(target).ok();
-        let there = done.or_else(|| Some(found(&part(target))?.0))?.header;
-        let alike = Header { places: header.places.clone(), ..there.clone() } == *header;
-        there.places.filter(|_| alike)
-    }
-
-    fn append(&mut self, record: &Record) -> Result<()> {
-        self.file.write_all(line(record).as_bytes()).with_context(|| {
-            format!(
-                "cannot write {}; free some space and run this again to go on",
-                self.path.display()
-            )
-        })
-    }
-
-    fn finish(self, target: &Path) -> Result<()> {
-        self.file.sync_all()?;
-        std::fs::rename(&self.path, target).with_context(|| output::failed(target))
-    }
-}
-
-/// The name of a file while it grows.
-fn part(target: &Path) -> PathBuf {
-    let mut name = target.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    target.with_file_name(name)
-}
-
-/// What a file holds, and how long its whole lines are.
-fn found(path: &Path) -> Option<(Sensitivity, usize)> {
-    Sensitivity::from_text(&std::fs::read_to_string(path).ok()?).ok()
 }
