@@ -314,8 +314,12 @@ pub(crate) struct Sensitivity {
     pub(crate) formats: Vec<Scheme>,
 
     /// Formats to try on each layer of the text encoders, from fine to coarse
-    #[arg(long, value_name = "SCHEME,…", value_delimiter = ',',
-          default_value = "w8a16,w8a8,w4a16,w4a8,w2a8")]
+    #[arg(
+        long,
+        value_name = "SCHEME,…",
+        value_delimiter = ',',
+        default_value = "w8a16,w8a8,w4a16,w4a8,w2a8"
+    )]
     pub(crate) text_formats: Vec<Scheme>,
 
     /// Measure these components alone: unet, text_encoder, text_encoder_2, vae

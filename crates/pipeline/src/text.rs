@@ -40,7 +40,8 @@ pub(crate) fn encode<D: Device>(
     let texts = texts(request, guided);
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let encoders = model.encoders.iter();
-    let encoded = encoders.map(|encoder| Encode { pipeline, request, encoder, watch }.run(&texts, guided));
+    let encoded =
+        encoders.map(|encoder| Encode { pipeline, request, encoder, watch }.run(&texts, guided));
     let encoded: Vec<Vec<Conditioning>> = encoded.collect::<Result<_, _>>()?;
     Ok(joined((model, request), &encoded, guided))
 }

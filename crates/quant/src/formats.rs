@@ -213,7 +213,9 @@ mod tests {
     #[test]
     fn bytes_go_where_they_are_felt() {
         let measured = measured(&LAYERS);
-        let of = |formats: &super::Formats| LAYERS.map(|(name, ..)| formats.layers["unet"][name].clone());
+        let of = |formats: &super::Formats| {
+            LAYERS.map(|(name, ..)| formats.layers["unet"][name].clone())
+        };
         let chosen = choose(&measured, 300.0, 1.0, Objective::Noise).unwrap();
         assert_eq!(of(&chosen), ["w8a8", "w4a8", "w8a8", "w4a8"]);
         assert_eq!(chosen.bytes, 300);
@@ -228,7 +230,8 @@ mod tests {
     fn what_cannot_be_told_from_real_numbers_costs_less() {
         let chosen = choose(&measured(&LAYERS), 1e9, 1.0, Objective::Decibels).unwrap();
         // 45 dB are beyond the floor, a similarity of 0.99 is not.
-        let formats: Vec<&str> = LAYERS.map(|(name, ..)| chosen.layers["unet"][name].as_str()).to_vec();
+        let formats: Vec<&str> =
+            LAYERS.map(|(name, ..)| chosen.layers["unet"][name].as_str()).to_vec();
         assert_eq!(formats, ["w8a8", "w8a8", FLOAT, FLOAT]);
     }
 

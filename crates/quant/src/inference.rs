@@ -45,8 +45,11 @@ pub fn infer(own: &Sensitivity, measured: &Sensitivity) -> Sensitivity {
     };
     let gains: Vec<(&Record, Gain)> =
         measured.records.iter().filter(|r| r.format != FLOAT).map(|r| (r, gain(r))).collect();
-    let header =
-        Header { components: own.header.components.clone(), places: None, ..measured.header.clone() };
+    let header = Header {
+        components: own.header.components.clone(),
+        places: None,
+        ..measured.header.clone()
+    };
     let known = |record: &Record| {
         let same = |r: &&Record| (r.place, &r.format) == (record.place, &record.format);
         measured.records.iter().find(same)

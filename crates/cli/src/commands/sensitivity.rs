@@ -293,11 +293,7 @@ impl Run<'_, '_> {
             chosen.sort_unstable();
             chosen
         });
-        report::say(&format!(
-            "{} of {} layers fit the time",
-            chosen.len(),
-            own.header.count()
-        ));
+        report::say(&format!("{} of {} layers fit the time", chosen.len(), own.header.count()));
         Header { places: Some(chosen), ..alone }
     }
 
@@ -333,11 +329,7 @@ fn numbers(format: &str) -> Result<LayerFormat> {
 impl PicturesOf {
     fn at(self, layer: &Layer) -> Look {
         let group = Group::of_component(layer.component, &layer.name);
-        if self == Self::All || group == Group::Content {
-            Look::Picture
-        } else {
-            Look::Prediction
-        }
+        if self == Self::All || group == Group::Content { Look::Picture } else { Look::Prediction }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use tensor::{Device, LayerFormat, Plan, Session};
 
-use super::{Layer, Look};
 use super::network::{Inputs, Network, changed, real};
+use super::{Layer, Look};
 use crate::decode;
 use crate::denoise::channels_last;
 use crate::request::{Phase, Watch};

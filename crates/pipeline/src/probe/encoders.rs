@@ -153,7 +153,11 @@ impl<'a, 'w, D: Device> Encoder<'a, 'w, D> {
     }
 
     /// Run all calls by a session, from the front on or from the start.
-    fn read(&mut self, mut session: Session<'a, D>, resumed: bool) -> Result<Vec<Conditioning>, Error> {
+    fn read(
+        &mut self,
+        mut session: Session<'a, D>,
+        resumed: bool,
+    ) -> Result<Vec<Conditioning>, Error> {
         let results = self.each(&mut session, resumed)?;
         self.network.forget(&session);
         Ok(self.encoded(&results))

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use quant::metrics::Noise;
 use tensor::graph::{NodeId, Output, Part};
 use tensor::program::{Numbers, Packing, PanelOrder, Program, Slot};
-use tensor::{
-    Control, Device, Held, LayerFormat, Plan, Precision, Recording, Session, Weight,
-};
+use tensor::{Control, Device, Held, LayerFormat, Plan, Precision, Recording, Session, Weight};
 
 use super::Layer;
 use crate::model::Component;
@@ -104,10 +102,11 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
         &self.calls
     }
 
-    /// The layers that multiply by a weight.
+    /// The layers that multiply by a weight, in the order in which they run. A text encoder's last layers are recorded and
+    /// may not be needed.
     pub(super) fn layers(&self) -> impl Iterator<Item = Layer> {
         let weights = self.recording.nodes().iter().filter_map(|node| node.weight());
-        weights.map(|weight| {
+        weights.filter(|weight| self.packed(weight.layer()).is_some()).map(|weight| {
             let name = weight.layer().to_owned();
             let node = self.recording.layer(&name).expect("it was found in the recording");
             let start = self.recording.start_of(node);
@@ -117,7 +116,7 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
 
     /// Bytes of a layer's weights in this format, as a packed file holds them.
     pub(super) fn bytes(&self, layer: &Layer, format: LayerFormat) -> usize {
-        let (weight, order) = self.weight(layer);
+        let (weight, order) = self.packed(&layer.name).expect("layers are those that are needed");
         let numbers = match format {
             LayerFormat::Float(precision) => Numbers::Float(precision),
             LayerFormat::Integer(scheme) => Numbers::Integer(scheme.weights),
@@ -126,15 +125,14 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
         self.device.resident_bytes(&Slot { weight: weight.clone(), packing })
     }
 
-    /// A layer's weight, and the order in which its outputs are packed.
-    fn weight(&self, layer: &Layer) -> (&Weight, PanelOrder) {
-        let found = self.whole.slots.iter().find_map(|slot| match slot.packing {
-            Packing::Panels(order, _) if slot.weight.layer() == layer.name => {
+    /// A layer's weight, and the order in which its outputs are packed, if the network needs it.
+    fn packed(&self, layer: &str) -> Option<(&Weight, PanelOrder)> {
+        self.whole.slots.iter().find_map(|slot| match slot.packing {
+            Packing::Panels(order, _) if slot.weight.layer() == layer => {
                 Some((&slot.weight, order))
             }
             _ => None,
-        });
-        found.expect("every layer has a weight")
+        })
     }
 
     /// Multiply-adds of a call from a layer on.

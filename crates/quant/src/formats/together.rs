@@ -14,11 +14,7 @@ const DECODER: &str = "vae";
 const LEAST_LOSS: f64 = 1e-6;
 
 /// The best formats of all layers for these bytes; `None` if no formats take so few.
-pub(super) fn choose(
-    measured: &Sensitivity,
-    bytes: f64,
-    objective: Objective,
-) -> Option<Formats> {
+pub(super) fn choose(measured: &Sensitivity, bytes: f64, objective: Objective) -> Option<Formats> {
     let scores = Scores { floor: measured.header.floor(), exchange: exchange(measured) };
     let score = |record: &Record| match objective {
         Objective::SimilarityOfAll => -scores.loss(record),

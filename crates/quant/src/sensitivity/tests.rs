@@ -106,7 +106,11 @@ fn faults_are_named() {
     let text = measured(None).to_text();
     let lines: Vec<&str> = text.lines().collect();
     let swapped = [lines[0], lines[2], lines[1], ""].join("\n");
-    assert!(fault(&swapped).contains("line 2: fc1 of text_encoder as w8a16 is not due"), "{}", fault(&swapped));
+    assert!(
+        fault(&swapped).contains("line 2: fc1 of text_encoder as w8a16 is not due"),
+        "{}",
+        fault(&swapped)
+    );
     assert!("0/2".parse::<Shard>().is_err() && "3/2".parse::<Shard>().is_err());
     assert!("2".parse::<Shard>().unwrap_err().contains("1/4"));
 }

@@ -163,9 +163,8 @@ fn candidates(
         let found = formats::candidates(measured, bytes);
         return unless_none(found, ("the weights", bytes, least));
     };
-    let file = |layers: &Layers| -> Result<f64> {
-        Ok(pack::bytes(model, &plan(layers)?, cpu)? as f64)
-    };
+    let file =
+        |layers: &Layers| -> Result<f64> { Ok(pack::bytes(model, &plan(layers)?, cpu)? as f64) };
     let mut smallest = Layers::new();
     for record in measured.layers().filter_map(|(_, r)| r.iter().min_by_key(|r| r.bytes)) {
         let component = smallest.entry(record.component.clone()).or_default();
