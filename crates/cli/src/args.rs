@@ -322,7 +322,7 @@ pub(crate) struct Sensitivity {
     )]
     pub(crate) text_formats: Vec<Scheme>,
 
-    /// Measure these components alone: unet, text_encoder, text_encoder_2, vae
+    /// Measure these components alone, of `unet`, `text_encoder`, `text_encoder_2`, `vae`
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub(crate) components: Vec<String>,
 

@@ -198,8 +198,9 @@ impl Page<'_> {
             let title = format!("{component}, {layer}: {format}, {bits:.2} bits");
             chart.bar(x as f64, *bits, colour, &title);
         }
-        let keys: BTreeSet<_> = kinds.collect();
-        keys.into_iter().for_each(|(name, colour)| chart.key(colour, name));
+        for (name, colour) in kinds.collect::<BTreeSet<_>>() {
+            chart.key(colour, name);
+        }
         chart.svg()
     }
 

@@ -18,7 +18,7 @@ pub(super) struct Encoders<'a, 'w, D: Device> {
     model: &'a Model,
     request: Request,
     guided: bool,
-    encoders: Vec<Encoder<'a, 'w, D>>,
+    all: Vec<Encoder<'a, 'w, D>>,
 }
 
 /// One text encoder, and what it makes of all texts with real numbers.
@@ -57,13 +57,13 @@ impl<'a, 'w, D: Device> Encoders<'a, 'w, D> {
             let encode = Encode { pipeline, request, encoder, watch };
             Encoder::new(pipeline.device, &encode, (&texts, watch))
         });
-        let encoders = encoders.collect::<Result<_, _>>()?;
-        Ok(Self { model, request: request.clone(), guided, encoders })
+        let all = encoders.collect::<Result<_, _>>()?;
+        Ok(Self { model, request: request.clone(), guided, all })
     }
 
     /// Their networks, in order.
     pub(super) fn networks(&self) -> impl Iterator<Item = &Network<'a, 'w, D>> {
-        self.encoders.iter().map(|encoder| &encoder.network)
+        self.all.iter().map(|encoder| &encoder.network)
     }
 
     /// The network of a component.
@@ -74,51 +74,52 @@ impl<'a, 'w, D: Device> Encoders<'a, 'w, D> {
 
     /// The network of a component.
     pub(super) fn network_mut(&mut self, component: &str) -> &mut Network<'a, 'w, D> {
-        let mut networks = self.encoders.iter_mut().map(|encoder| &mut encoder.network);
+        let mut networks = self.all.iter_mut().map(|encoder| &mut encoder.network);
         let found = networks.find(|network| network.component() == component);
         found.expect("layers belong to components of the model")
     }
 
     /// Let go of the weights of all but one of them.
     pub(super) fn release_others(&mut self, component: &str) {
-        let others = self.encoders.iter_mut().map(|encoder| &mut encoder.network);
+        let others = self.all.iter_mut().map(|encoder| &mut encoder.network);
         others.filter(|network| network.component() != component).for_each(Network::release);
     }
 
     /// The embeddings of all texts with real numbers.
     pub(super) fn texts(&self) -> Texts {
-        self.joined(self.encoders.iter().map(|encoder| encoder.encoded(&encoder.results)).collect())
+        let views = self.all.iter().map(|encoder| encoder.encoded(&encoder.results));
+        self.joined(&views.collect::<Vec<_>>())
     }
 
     /// The embeddings of all texts where a layer of one encoder has another format.
     pub(super) fn with(&mut self, layer: &Layer, format: LayerFormat) -> Result<Texts, Error> {
-        let views = self.encoders.iter_mut().map(|encoder| {
+        let views = self.all.iter_mut().map(|encoder| {
             if encoder.network.component() == layer.component {
-                let session = encoder.network.from(layer, &changed(layer, format))?;
-                encoder.read(session, true)
+                let mut session = encoder.network.from(layer, &changed(layer, format))?;
+                encoder.read(&mut session, true)
             } else {
                 Ok(encoder.encoded(&encoder.results))
             }
         });
-        let views = views.collect::<Result<_, Error>>()?;
-        Ok(self.joined(views))
+        let views: Vec<_> = views.collect::<Result<_, Error>>()?;
+        Ok(self.joined(&views))
     }
 
     /// The embeddings of all texts where each encoder has a plan of its own. One of them is in memory at a time.
     pub(super) fn by(&mut self, plan: &dyn Fn(&str) -> Plan) -> Result<Texts, Error> {
-        let views = self.encoders.iter_mut().map(|encoder| {
+        let views = self.all.iter_mut().map(|encoder| {
             encoder.network.release();
-            let session = encoder.network.whole(&plan(encoder.network.component()))?;
-            let view = encoder.read(session, false);
+            let mut session = encoder.network.whole(&plan(encoder.network.component()))?;
+            let view = encoder.read(&mut session, false);
             encoder.network.release();
             view
         });
-        let views = views.collect::<Result<_, Error>>()?;
-        Ok(self.joined(views))
+        let views: Vec<_> = views.collect::<Result<_, Error>>()?;
+        Ok(self.joined(&views))
     }
 
-    fn joined(&self, views: Vec<Vec<Conditioning>>) -> Texts {
-        text::joined((self.model, &self.request), &views, self.guided)
+    fn joined(&self, views: &[Vec<Conditioning>]) -> Texts {
+        text::joined((self.model, &self.request), views, self.guided)
     }
 }
 
@@ -155,11 +156,11 @@ impl<'a, 'w, D: Device> Encoder<'a, 'w, D> {
     /// Run all calls by a session, from the front on or from the start.
     fn read(
         &mut self,
-        mut session: Session<'a, D>,
+        session: &mut Session<'a, D>,
         resumed: bool,
     ) -> Result<Vec<Conditioning>, Error> {
-        let results = self.each(&mut session, resumed)?;
-        self.network.forget(&session);
+        let results = self.each(session, resumed)?;
+        self.network.forget(session);
         Ok(self.encoded(&results))
     }
 
