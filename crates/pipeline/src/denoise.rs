@@ -161,6 +161,11 @@ impl Condition {
         Self { inputs }
     }
 
+    /// Their names and numbers.
+    pub(crate) fn inputs(&self) -> &[(&'static str, Vec<f32>)] {
+        &self.inputs
+    }
+
     /// Set those inputs that a program reads.
     pub(crate) fn write<D: Device>(&self, session: &mut Session<'_, D>) -> Result<(), Error> {
         for (name, numbers) in &self.inputs {

@@ -11,7 +11,7 @@ use pipeline::{Model, Plan, Request, TextToImage};
 use serde::Serialize;
 use tensor::{Cpu, Precision, Scheme};
 
-pub(crate) use contender::{Contender, Likeness};
+pub(crate) use contender::{Contender, LayerBits, Likeness};
 
 use super::{drawing, engine};
 use crate::args::{self, Requirement, Score, Source};
@@ -39,7 +39,12 @@ pub(crate) fn run(args: &args::Evaluate) -> Result<()> {
     let reference = engine::model(&source)?;
     let cpu = engine::cpu(args.threads)?;
     let request = drawing::pictures(&args.pictures, args.skip as usize)?;
-    let models = Models { reference: &reference, model: &model, beside: &args.beside };
+    let models = Models {
+        reference: &reference,
+        model: &model,
+        beside: &args.beside,
+        everywhere: &args.everywhere,
+    };
     let mut judge = args.clip.as_deref().map(|clip| Judge::open(&cpu, clip)).transpose()?;
     let mut findings = models.compare(&request, (&cpu, &CANCEL))?;
     if let Some(judge) = &mut judge {
@@ -68,8 +73,10 @@ pub(crate) struct Models<'a> {
     pub(crate) reference: &'a Model,
     /// What is judged.
     pub(crate) model: &'a Model,
-    /// Schemes for every layer of the reference.
+    /// Schemes for every layer of the reference's UNet.
     pub(crate) beside: &'a [Scheme],
+    /// Schemes for every layer of all its components.
+    pub(crate) everywhere: &'a [Scheme],
 }
 
 /// What came of it.
@@ -95,7 +102,7 @@ impl Models<'_> {
         request: &Request,
         (cpu, cancel): (&Cpu, &AtomicBool),
     ) -> Result<Findings> {
-        let Self { reference, model, beside } = *self;
+        let Self { reference, model, beside, everywhere } = *self;
         let exact = Plan::float(Precision::F32);
         let settings = TextToImage::new(cpu, reference, &exact).settings(request)?;
         let draw = |name: &str, model: &Model, plan: &Plan| {
@@ -105,6 +112,10 @@ impl Models<'_> {
         for scheme in beside {
             let plan = engine::uniform_unet(*scheme, engine::faster(cpu));
             contenders.push(draw(&format!("uniform {scheme}"), reference, &plan)?);
+        }
+        for scheme in everywhere {
+            let plan = Plan::uniform(*scheme, engine::faster(cpu));
+            contenders.push(draw(&format!("{scheme} everywhere"), reference, &plan)?);
         }
         let plan = match &model.packed {
             Some(packed) => packed.plan.clone(),
