@@ -9,12 +9,12 @@ use anyhow::{Context, Result};
 use pipeline::similarity::Judge;
 use pipeline::{Model, Plan, Request, TextToImage};
 use serde::Serialize;
-use tensor::{Cpu, Precision, Scheme};
+use tensor::{Cpu, Precision};
 
 pub(crate) use contender::{Contender, Likeness};
 
 use super::{drawing, engine};
-use crate::args::{self, Requirement, Score, Source};
+use crate::args::{self, Beside, Requirement, Score, Source};
 use crate::output::{self, Target};
 use crate::page::{self, Page};
 use crate::report::{self, Unmet};
@@ -68,8 +68,8 @@ pub(crate) struct Models<'a> {
     pub(crate) reference: &'a Model,
     /// What is judged.
     pub(crate) model: &'a Model,
-    /// Schemes for every layer of the reference.
-    pub(crate) beside: &'a [Scheme],
+    /// What else the reference is drawn with.
+    pub(crate) beside: &'a [Beside],
 }
 
 /// What came of it.
@@ -102,9 +102,18 @@ impl Models<'_> {
             Contender::draw(name, (model, plan), request, (cpu, cancel))
         };
         let mut contenders = vec![draw("f32", reference, &exact)?];
-        for scheme in beside {
-            let plan = engine::uniform_unet(*scheme, engine::faster(cpu));
-            contenders.push(draw(&format!("uniform {scheme}"), reference, &plan)?);
+        for other in beside {
+            let (name, plan) = match other {
+                Beside::Scheme(scheme) => {
+                    let plan = engine::uniform_unet(*scheme, engine::faster(cpu));
+                    (format!("uniform {scheme}"), plan)
+                }
+                Beside::Plan(path) => (
+                    path.with_extension("").display().to_string(),
+                    engine::plan_of(path, reference)?.with_precision(engine::faster(cpu)),
+                ),
+            };
+            contenders.push(draw(&name, reference, &plan)?);
         }
         let plan = match &model.packed {
             Some(packed) => packed.plan.clone(),
