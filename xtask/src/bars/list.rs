@@ -83,6 +83,7 @@ pub(super) const BARS: &[Bar] = &[
     bar(["mixed.quantize", "minutes"], Limit::AtMost(20.0, "minutes"), &MIXED),
     bar(["method.first_token", "first"], Limit::AtLeast(0.9, "SSIM"), &METHOD),
     bar(["method.split", "split"], Limit::AtLeast(0.9, "SSIM"), &METHOD),
+    bar(["method.static", "best"], Limit::AtLeast(0.95, "SSIM"), &METHOD),
     bar(["method.dynamic", "dynamic"], Limit::AtLeast(0.95, "SSIM"), &METHOD),
     bar(["full.sd-turbo", "deviation"], Limit::AtLeast(10.0, "levels"), &SD_TURBO),
     bar(["full.sdxl-turbo", "deviation"], Limit::AtLeast(10.0, "levels"), &SDXL_TURBO),

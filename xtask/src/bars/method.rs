@@ -17,18 +17,19 @@ const CALIBRATED: &str = "64";
 const DRAWN: &str = "1000";
 
 /// Plans with ranges: what they are called, how ranges follow, the first token, the shortcuts.
-const STATIC: [(&str, [&str; 3]); 4] = [
+const STATIC: [(&str, [&str; 3]); 5] = [
     ("naive", ["average", "as-others", "together"]),
     ("naive-minmax", ["minmax", "as-others", "together"]),
     ("first-token", ["average", "float", "together"]),
     ("split", ["average", "float", "apart"]),
+    ("split-p99.9", ["p99.9", "float", "apart"]),
 ];
 
 /// Plans without.
 const DYNAMIC: [&str; 2] = ["w8a8", "w4a8"];
 
-/// Reads `naive`, `first`, `split` and `dynamic` (SSIM), `gained` (SSIM by the first token) and `ratio` (of the first token to
-/// all others).
+/// Reads `naive`, `first`, `split`, `best` (static, with ranges that cut off outliers) and `dynamic` (SSIM), and `ratio` (of the
+/// first token to all others).
 pub(super) fn readings(options: &Options) -> Result<Readings> {
     let folder = options.models.join("method");
     fs::create_dir_all(&folder)?;
@@ -142,13 +143,21 @@ fn table(found: &Value, ratio: f64) -> Result<Readings> {
             "  {name:<16} SSIM {ssim:.4}, PSNR {psnr:.2} dB, latents {sqnr:.2} dB, CLIP {fit:.2}, {mb:.2} MB"
         ));
     }
-    let ssim = |at: usize| number(&contenders[at]["mean"]["ssim"]);
+    let ssim = |wanted: &str| {
+        let named = |name: &str| name.rsplit('/').next() == Some(wanted);
+        let found = contenders.iter().find(|c| c["name"].as_str().is_some_and(named));
+        found.map_or(f64::NAN, |contender| number(&contender["mean"]["ssim"]))
+    };
     let mut readings = Readings::default();
     readings.set("ratio", ratio);
-    // The first contender is the original.
-    for (at, name) in [(1, "naive"), (3, "first"), (4, "split"), (5, "dynamic")] {
-        readings.set(name, ssim(at));
+    for (name, contender) in [
+        ("naive", "naive"),
+        ("first", "first-token"),
+        ("split", "split"),
+        ("best", "split-p99.9"),
+        ("dynamic", "w8a8"),
+    ] {
+        readings.set(name, ssim(contender));
     }
-    readings.set("gained", ssim(3) - ssim(1));
     Ok(readings)
 }

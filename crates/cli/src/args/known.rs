@@ -19,9 +19,9 @@ pub(crate) struct Known {
     #[arg(long, value_name = "FILE", requires = "is_static")]
     pub(crate) ranges: Option<PathBuf>,
 
-    /// With --static: how ranges follow from what was found: minmax, average (running, of batches), or p99.9 (that share
-    /// of all numbers is inside)
-    #[arg(long, value_name = "RULE", requires = "is_static", default_value = "minmax")]
+    /// With --static: how ranges follow from what was found: minmax, average (running, of batches, as in the paper), or
+    /// p99.9 (that share of all numbers is inside)
+    #[arg(long, value_name = "RULE", requires = "is_static", default_value = "p99.9")]
     pub(crate) rule: Rule,
 
     /// With --static: keys and values of a text's first token, which would widen the range of all others
