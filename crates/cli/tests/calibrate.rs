@@ -127,6 +127,7 @@ fn what_cannot_be_had_is_refused_by_name() {
     assert!(quantize(&["--static", "--acts", "16", "-o", "x"]).contains("leave --acts out"));
     assert!(quantize(&["--static", "--ranges", "no", "-o", "x"]).contains("mixdq calibrate"));
     assert!(quantize(&["--ranges", "no", "-o", "x"]).contains("--static"));
+    assert!(quantize(&["--work", "no", "-o", "x"]).contains("--static"));
     let said = failed(&mut mixdq(&folder, "sensitivity", &["--formats", "w8a8s", "-o", "x"]));
     assert!(said.contains("needs ranges"), "{said}");
     // Ranges of another model.

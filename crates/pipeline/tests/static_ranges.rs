@@ -38,7 +38,9 @@ fn with_large_first_token(factor: f32) -> Model {
         direction.extend(row);
     }
     let length = direction.iter().map(|x| x * x).sum::<f32>().sqrt();
-    direction.iter_mut().for_each(|x| *x /= length);
+    for x in &mut direction {
+        *x /= length;
+    }
     let weights = &mut model.unet.weights;
     let reads_texts =
         |name: &&str| name.ends_with("attn2.to_k.weight") || name.ends_with("attn2.to_v.weight");

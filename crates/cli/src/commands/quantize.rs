@@ -26,6 +26,10 @@ pub(crate) fn run(args: &Quantize) -> Result<()> {
     let start = Instant::now();
     let path = &args.output;
     ensure!(!path.is_dir(), "{} is a folder; name a file", path.display());
+    ensure!(
+        args.work.is_none() || args.target.is_some() || args.known.is_static,
+        "--work keeps what is measured; use it with --target or --static"
+    );
     let model = engine::model(&args.source)?;
     ensure!(
         model.packed.is_none(),
