@@ -5,7 +5,7 @@
 
 The second form builds the network in diffusers with the weights that the file stands for, rounds the
 input of every layer as the plan says, and prints the signal-to-noise ratio of our output to its own.
-Attention stays real in it. Codes amplify the last bit of a sum: where inputs are rounded, two right
+Attention stays real in it, and first tokens are like all others, as in `mixdq bench`. Codes amplify the last bit of a sum: where inputs are rounded, two right
 implementations agree to about as many dB as each of them with real numbers; where only weights are
 (a16), to more than 100.
 """
@@ -64,7 +64,10 @@ class Packed:
         if form[0] in ("vector", "rows"):
             return torch.from_numpy(self.file.get_tensor(full).astype(np.float32))
         if form[0] == "absent":
-            return torch.zeros(shape)
+            parts = [part for part in self.weights[component] if part.startswith(name + ":")]
+            parts.sort(key=lambda part: int(part.split(":")[1].split("-")[0]))
+            halves = [self.weight(component, part) for part in parts]
+            return torch.cat(halves, 1) if halves else torch.zeros(shape)
         outputs, channels, taps = shape[0], shape[1], int(np.prod(shape[2:], dtype=int))
         gated = form[0] == "gated"
         lanes = 2 * up(outputs // 2, 16) if gated else up(outputs, 16)
@@ -119,16 +122,29 @@ class Packed:
         return np.concatenate(rows)
 
     def acts(self, component, layer):
-        """Bits of a layer's input."""
+        """Bits of a layer's input, and the channels of what is rounded alone with their range, if that is known."""
         plan = self.plan.get(component, {"default": "float"})
         scheme = plan.get("layers", {}).get(layer, plan["default"])
-        return 16 if scheme == "float" else int(scheme.split("a")[1])
+        if scheme == "float":
+            return 16, []
+        bits = scheme.split("a")[1]
+        known = plan.get("ranges", {}) if bits.endswith("s") else {}
+        names = [layer]
+        if plan.get("shortcuts") == "apart":
+            parts = [name for name in self.weights[component] if name.startswith(f"{layer}.weight:")]
+            names = [part.replace(".weight:", ":") for part in parts] or names
+        channels = [name.split(":")[1].split("-") if ":" in name else (0, None) for name in names]
+        return int(bits.rstrip("s")), [
+            (int(a), None if b is None else int(b), known.get(name)) for name, (a, b) in zip(names, channels)]
 
 
-def rounded(x, dims, levels):
-    """Codes with one range for each index of the dimensions that `dims` leaves out, and back."""
-    low = x.amin(dims, keepdim=True).clamp(max=0)
-    high = x.amax(dims, keepdim=True).clamp(min=0)
+def rounded(x, dims, levels, known=None):
+    """Codes with a known range, or one for each index of the dimensions that `dims` leaves out, and back."""
+    if known is None:
+        low = x.amin(dims, keepdim=True).clamp(max=0)
+        high = x.amax(dims, keepdim=True).clamp(min=0)
+    else:
+        low, high = (torch.tensor(end, dtype=x.dtype) for end in known)
     unit = (high - low) / levels
     unit = torch.where(unit < torch.finfo(torch.float32).tiny, torch.ones_like(unit), unit)
     zero = torch.round(-low / unit)
@@ -150,12 +166,18 @@ def build(packed, component):
     state = {name: tensor.reshape(model.state_dict()[name].shape) for name, tensor in state.items()}
     model.load_state_dict(state, assign=True)
     for name, layer in model.named_modules():
-        bits = packed.acts(component, name)
+        bits, parts = packed.acts(component, name)
         if bits == 16 or not isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d)):
             continue
         dims = (1, 2, 3) if isinstance(layer, torch.nn.Conv2d) else (-1,)
-        layer.register_forward_pre_hook(
-            lambda _, args, dims=dims, bits=bits: (rounded(args[0], dims, 2**bits - 1), *args[1:]))
+        axis = 1 if isinstance(layer, torch.nn.Conv2d) else -1
+
+        def hook(_, args, dims=dims, levels=2**bits - 1, parts=parts, axis=axis):
+            x = args[0]
+            pieces = [(x.narrow(axis, a, (b or x.shape[axis]) - a), known) for a, b, known in parts]
+            return (torch.cat([rounded(piece, dims, levels, known) for piece, known in pieces], axis), *args[1:])
+
+        layer.register_forward_pre_hook(hook)
     return (network.Step if component == "unet" else network.Decode)(model.eval())
 
 

@@ -8,6 +8,7 @@ mod avx2;
 mod hard_limit;
 mod inputs;
 mod list;
+mod method;
 mod mixed;
 mod neighbour;
 mod packed;

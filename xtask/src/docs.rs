@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use crate::command::{build, program, read, root};
 
 const PLACE: &str = "docs/cli.md";
-const COMMANDS: &[&str] = &["generate", "quantize", "allocate", "inspect", "doctor"];
+const COMMANDS: &[&str] = &["generate", "quantize", "calibrate", "allocate", "inspect", "doctor"];
 
 /// Writes `docs/cli.md`.
 pub(crate) fn write() -> Result<()> {

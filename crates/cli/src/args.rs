@@ -3,6 +3,9 @@
 //! Names follow stable-diffusion.cpp, with the aliases of diffusers beside them. A flag that other programs have and
 //! this one does not is refused by name rather than ignored.
 
+mod calibrate;
+mod known;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -11,6 +14,9 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use quant::sensitivity::Shard;
 use tensor::Scheme;
+
+pub(crate) use calibrate::Calibrate;
+pub(crate) use known::{Beside, FirstTokenArg, Known, ShortcutsArg};
 
 /// Pictures from text, in a fraction of the memory.
 #[derive(Debug, Parser)]
@@ -28,6 +34,8 @@ pub(crate) enum Command {
     Generate(Box<Generate>),
     /// Pack a model into one file with weights of 8, 4 or 2 bits
     Quantize(Box<Quantize>),
+    /// Find the ranges of what each layer reads
+    Calibrate(Box<Calibrate>),
     /// Measure what each layer's formats do to the pictures
     Sensitivity(Box<Sensitivity>),
     /// Choose the bits of each layer from measured scores
@@ -218,11 +226,12 @@ pub(crate) struct Quantize {
     #[arg(long, value_name = "TIME", requires = "target", conflicts_with = "fast")]
     pub(crate) time: Option<humantime::Duration>,
 
-    /// With --target: a folder for what was measured, from which interrupted work goes on [default: beside the output]
-    #[arg(long, value_name = "DIR", requires = "target")]
+    /// With --target or --static: a folder for what was measured, from which interrupted work goes on [default: beside
+    /// the output]
+    #[arg(long, value_name = "DIR")]
     pub(crate) work: Option<PathBuf>,
 
-    /// With --target: what to measure with
+    /// With --target or --static: what to measure with
     #[command(flatten)]
     pub(crate) pictures: Pictures,
 
@@ -233,6 +242,9 @@ pub(crate) struct Quantize {
     /// Bits of activations: 8 multiplies whole numbers, 16 real ones
     #[arg(long, value_name = "BITS", default_value_t = 8, value_parser = bits(&["8", "16"]))]
     pub(crate) acts: u8,
+
+    #[command(flatten)]
+    pub(crate) known: Known,
 
     /// One scheme for every layer of every component instead: w8a8, w4a8, w4ca8, …
     #[arg(long, value_name = "SCHEME", conflicts_with_all = ["weights", "acts"])]
@@ -310,7 +322,8 @@ pub(crate) struct Sensitivity {
     pub(crate) output: PathBuf,
 
     /// Formats to try on each layer of the UNet and the VAE, from fine to coarse
-    #[arg(long, value_name = "SCHEME,…", value_delimiter = ',', default_value = "w8a8,w4a8,w2a8")]
+    #[arg(long, value_name = "SCHEME,…", value_delimiter = ',', default_value = "w8a8,w4a8,w2a8",
+          value_parser = known::without_ranges)]
     pub(crate) formats: Vec<Scheme>,
 
     /// Formats to try on each layer of the text encoders, from fine to coarse
@@ -318,7 +331,8 @@ pub(crate) struct Sensitivity {
         long,
         value_name = "SCHEME,…",
         value_delimiter = ',',
-        default_value = "w8a16,w8a8,w4a16,w4a8,w2a8"
+        default_value = "w8a16,w8a8,w4a16,w4a8,w2a8",
+        value_parser = known::without_ranges
     )]
     pub(crate) text_formats: Vec<Scheme>,
 
@@ -367,12 +381,13 @@ pub(crate) struct Evaluate {
     #[arg(short, long, value_name = "PATH")]
     pub(crate) reference: PathBuf,
 
-    /// Schemes to set beside: the original with the same one for every layer of its UNet, and 8 bits in text encoders and VAE
-    #[arg(long, value_name = "SCHEME,…", value_delimiter = ',')]
-    pub(crate) beside: Vec<Scheme>,
+    /// What to set beside: the original with the same scheme for every layer of its UNet (w8a8, w4a8, …), or with a plan
+    /// (a file that ends with .toml)
+    #[arg(long, value_name = "SCHEME|PLAN,…", value_delimiter = ',')]
+    pub(crate) beside: Vec<Beside>,
 
     /// Schemes to set beside: the original with the same one for every layer of every component
-    #[arg(long, value_name = "SCHEME,…", value_delimiter = ',')]
+    #[arg(long, value_name = "SCHEME,…", value_delimiter = ',', value_parser = known::without_ranges)]
     pub(crate) everywhere: Vec<Scheme>,
 
     #[command(flatten)]

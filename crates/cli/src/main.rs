@@ -26,6 +26,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Generate(args) => commands::generate::run(&args),
         Command::Quantize(args) => commands::quantize::run(&args),
+        Command::Calibrate(args) => commands::calibrate::run(&args),
         Command::Sensitivity(args) => commands::sensitivity::run(&args),
         Command::Evaluate(args) => commands::evaluate::run(&args),
         Command::Allocate(args) => commands::allocate::run(&args),

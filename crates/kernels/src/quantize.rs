@@ -4,7 +4,7 @@
 //! such that the range of a group of rows, zero included, meets the codes from 0 to `levels`
 //! (asymmetric, min-max). The ranges are *dynamic*: found from the numbers themselves, for each
 //! row of a linear layer and for each image of a convolution, so that nothing in a batch depends on
-//! its neighbours.
+//! its neighbours; or *static*: known before, and what lies outside is cut off.
 
 mod fit;
 
@@ -45,6 +45,11 @@ impl Range8 {
         Self { scale, zero: (-least / scale).round_ties_even() }
     }
 
+    /// Itself, or not a number where `check`, zero times all numbers, is not zero.
+    pub(crate) fn checked(self, check: f32) -> Self {
+        Self { scale: self.scale + check, ..self }
+    }
+
     /// The code of `x`.
     pub fn code(self, x: f32, levels: u8) -> u8 {
         ((x * (1.0 / self.scale)).round_ties_even() + self.zero).clamp(0.0, f32::from(levels)) as u8
@@ -64,9 +69,11 @@ pub struct Quantize<'a> {
     pub rows_per_range: usize,
     /// The greatest code: 255, or 15 for 4 bits.
     pub levels: u8,
+    /// The range of all rows, where it is known; else each group's own is found.
+    pub known: Option<Range8>,
     /// `[rows, channels]`, channels made a multiple of four; what is added gets the code of zero.
     pub codes: &'a mut [u8],
-    /// One for each group of rows.
+    /// One for each group of rows. What is not finite makes it not a number, known or not.
     pub ranges: &'a mut [Range8],
     /// At least [`scratch_bytes`] bytes of any content.
     pub scratch: &'a mut [u8],
@@ -96,15 +103,15 @@ impl Quantize<'_> {
     ///
     /// Panics if an operand is smaller than its shape says, or if the input is codes.
     pub fn run(self, cpu: &Cpu) {
-        let Self { input, rows, channels, rows_per_range, levels, codes, ranges, scratch } = self;
+        let Self { input, rows, channels, rows_per_range, levels, known, .. } = self;
         if rows * channels == 0 {
             return;
         }
         assert!(!matches!(input, Activations::U8(_)), "codes are not quantized again");
         assert!(input.len() >= rows * channels, "input of {} elements", input.len());
         let stride = channels.next_multiple_of(4);
-        let codes = &mut codes[..rows * stride];
-        let ranges = &mut ranges[..rows.div_ceil(rows_per_range)];
+        let codes = &mut self.codes[..rows * stride];
+        let ranges = &mut self.ranges[..rows.div_ceil(rows_per_range)];
         let step = chunk_rows(channels);
         let source = Source { input, channels, levels };
         if rows_per_range == 1 {
@@ -114,32 +121,42 @@ impl Quantize<'_> {
                 let rows = codes.chunks_exact_mut(stride).zip(ranges).enumerate();
                 for (row, (codes, range)) in rows {
                     let row = index * step + row;
-                    *range = cpu.eval(Extremes { source, rows: row..row + 1 }).range(levels);
-                    cpu.eval(Encode { source, row, range: *range, codes });
+                    *range = match known {
+                        Some(known) => known,
+                        None => cpu.eval(Extremes { source, rows: row..row + 1 }).range(levels),
+                    };
+                    let check = cpu.eval(Encode { source, row, range: *range, codes });
+                    *range = range.checked(check);
                 }
             });
             return;
         }
         let parts = rows_per_range.div_ceil(step);
-        let extremes = Scratch::new(scratch).take::<Extent>(parts * ranges.len());
-        cpu.threads.run_pieces(extremes, 1, |index, extent| {
-            let (range, part) = (index / parts, index % parts);
-            let end = rows.min((range + 1) * rows_per_range);
-            let first = end.min(range * rows_per_range + part * step);
-            extent[0] = cpu.eval(Extremes { source, rows: first..end.min(first + step) });
-        });
-        for (range, extents) in ranges.iter_mut().zip(extremes.chunks(parts)) {
-            let all = extents.iter().fold(Extent::EMPTY, Extent::with);
-            *range = all.range(levels);
+        let extents = Scratch::new(self.scratch).take::<Extent>(parts * ranges.len());
+        if known.is_none() {
+            cpu.threads.run_pieces(extents, 1, |index, extent| {
+                let (range, part) = (index / parts, index % parts);
+                let end = rows.min((range + 1) * rows_per_range);
+                let first = end.min(range * rows_per_range + part * step);
+                extent[0] = cpu.eval(Extremes { source, rows: first..end.min(first + step) });
+            });
         }
-        let ranges = &*ranges;
-        cpu.threads.run_pieces(codes, step * stride, |index, codes| {
-            for (row, codes) in codes.chunks_exact_mut(stride).enumerate() {
-                let row = index * step + row;
-                let range = ranges[row / rows_per_range];
-                cpu.eval(Encode { source, row, range, codes });
-            }
-        });
+        let groups = codes.chunks_mut(rows_per_range * stride).zip(extents.chunks_mut(parts));
+        for (group, (range, (codes, extents))) in ranges.iter_mut().zip(groups).enumerate() {
+            let found = || extents.iter().fold(Extent::EMPTY, Extent::with).range(levels);
+            *range = known.unwrap_or_else(found);
+            let (range_now, first) = (*range, group * rows_per_range);
+            // The last group may have fewer rows, and so fewer parts.
+            let parts = codes.len().div_ceil(step * stride);
+            let pieces = ((codes, step * stride), (&mut extents[..parts], 1));
+            cpu.threads.run_pairs(pieces.0, pieces.1, |index, codes, extent| {
+                let rows = (first + index * step..).zip(codes.chunks_exact_mut(stride));
+                let checks = rows
+                    .map(|(row, codes)| cpu.eval(Encode { source, row, range: range_now, codes }));
+                extent[0].check = checks.sum();
+            });
+            *range = range.checked(extents[..parts].iter().map(|extent| extent.check).sum());
+        }
     }
 }
 
@@ -219,7 +236,7 @@ impl SimdOp for Extremes<'_> {
     }
 }
 
-/// Writes the codes of a row.
+/// Writes the codes of a row. What comes out is zero if all its numbers were finite.
 struct Encode<'a, 't> {
     source: Source<'a>,
     row: usize,
@@ -228,19 +245,24 @@ struct Encode<'a, 't> {
 }
 
 impl SimdOp for Encode<'_, '_> {
-    type Output = ();
+    type Output = f32;
 
     #[inline(always)]
-    fn eval<I: Isa>(self, isa: I) {
+    fn eval<I: Isa>(self, isa: I) -> f32 {
         let Self { source, row, range, codes } = self;
         let start = row * source.channels;
         let encoder = Encoder::new(isa, range, source.levels);
         let (codes, padding) = codes.split_at_mut(source.channels);
         padding.fill(range.zero as u8);
+        let zero = isa.splat(0.0);
+        let mut check = zero;
         for (codes, at) in codes.chunks_mut(LANES).zip((start..).step_by(LANES)) {
             let x = source.read(isa, at..at + codes.len());
             encoder.write(isa, x, codes);
+            // Zero times what is not finite is not a number, and stays so in the sum.
+            check = isa.fma(x, zero, check);
         }
+        isa.reduce_add(check)
     }
 }
 

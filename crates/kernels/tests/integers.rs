@@ -12,7 +12,7 @@ use kernels::{
     threads::Output,
 };
 use proptest::prelude::*;
-use support::{assert_close, cpus, numbers, to_bf16};
+use support::{assert_close, cpus, from_bf16, numbers, to_bf16};
 
 /// What weights and codes are made of.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -249,8 +249,18 @@ fn strips_of_every_height_and_depth() {
 fn quantized(
     cpu: &Cpu,
     input: Activations<'_>,
-    [rows, channels, rows_per_range]: [usize; 3],
+    sizes: [usize; 3],
     levels: u8,
+) -> (Vec<u8>, Vec<Range8>) {
+    quantized_within(cpu, input, sizes, (levels, None))
+}
+
+/// The same with a range that may be known.
+fn quantized_within(
+    cpu: &Cpu,
+    input: Activations<'_>,
+    [rows, channels, rows_per_range]: [usize; 3],
+    (levels, known): (u8, Option<Range8>),
 ) -> (Vec<u8>, Vec<Range8>) {
     let mut codes = vec![9; rows * channels.next_multiple_of(4)];
     let mut ranges = vec![Range8 { scale: 0.0, zero: 0.0 }; rows.div_ceil(rows_per_range)];
@@ -262,6 +272,7 @@ fn quantized(
         channels,
         rows_per_range,
         levels,
+        known,
         codes: codes_out,
         ranges: ranges_out,
         scratch: &mut scratch,
@@ -305,16 +316,65 @@ fn codes_are_those_of_the_definition_on_every_instruction_set() {
     }
 }
 
+/// `q = clamp(round(x / s) + z, 0, 2ᵇ − 1)` with one `s = (hi − lo) / (2ᵇ − 1)` and `z = round(−lo / s)` for all rows.
+#[test]
+fn a_known_range_is_taken_as_it_is_on_every_instruction_set() {
+    let outside = [100.0, -100.0, 1e9, -1e9, 3e38, -3e38, 1e-30, 0.0];
+    for cpu in cpus() {
+        for channels in [1, 3, 4, 16, 37, 320, 20_000] {
+            for (rows, rows_per_range) in [(1, 1), (7, 1), (12, 4), (6, 6), (10, 4)] {
+                for (levels, [low, high]) in
+                    [(255, [-1.5, 2.5]), (15, [-1.0, 0.5]), (255, [0.0, 2.0]), (255, [-2.0, 0.0])]
+                {
+                    let mut values: Vec<f32> =
+                        numbers(5, rows * channels).iter().map(|x| 3.0 * x).collect();
+                    values.iter_mut().zip(outside).for_each(|(x, outside)| *x = outside);
+                    let bits = to_bf16(&values);
+                    let rounded = from_bf16(&bits);
+                    let known = Range8::new(low, high, levels);
+                    assert_eq!(known.scale, (high - low) / f32::from(levels));
+                    assert_eq!(known.zero, (-low / known.scale).round_ties_even());
+                    let sizes = [rows, channels, rows_per_range];
+                    for (input, values) in
+                        [(Activations::F32(&values), &values), (Activations::Bf16(&bits), &rounded)]
+                    {
+                        let (codes, ranges) =
+                            quantized_within(&cpu, input, sizes, (levels, Some(known)));
+                        assert!(ranges.iter().all(|range| *range == known), "{sizes:?}");
+                        let stride = channels.next_multiple_of(4);
+                        for (codes, values) in codes.chunks(stride).zip(values.chunks(channels)) {
+                            let expected = values.iter().map(|x| {
+                                let steps = (x * (1.0 / known.scale)).round_ties_even();
+                                (steps + known.zero).clamp(0.0, levels.into()) as u8
+                            });
+                            assert!(expected.eq(codes[..channels].iter().copied()), "{sizes:?}");
+                            let zero = known.zero as u8;
+                            assert!(codes[channels..].iter().all(|&code| code == zero));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_not_finite_is_not_hidden() {
     for cpu in cpus() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            for rows_per_range in [1, 6] {
-                let mut values = numbers(4, 6 * 40);
-                values[50] = bad;
-                let sizes = [6, 40, rows_per_range];
-                let (_, ranges) = quantized(&cpu, Activations::F32(&values), sizes, 255);
-                assert!(ranges[1 / rows_per_range].scale.is_nan(), "{bad} on {}", cpu.level());
+            for known in [None, Some(Range8::new(-1.0, 1.0, 255))] {
+                for rows_per_range in [1, 3, 6] {
+                    let mut values = numbers(4, 6 * 40);
+                    values[50] = bad;
+                    let sizes = [6, 40, rows_per_range];
+                    let input = Activations::F32(&values);
+                    let (_, ranges) = quantized_within(&cpu, input, sizes, (255, known));
+                    let wrong = 1 / rows_per_range;
+                    for (group, range) in ranges.iter().enumerate() {
+                        let hidden = range.scale.is_nan() != (group == wrong);
+                        assert!(!hidden, "{bad} on {} of {rows_per_range}", cpu.level());
+                    }
+                }
             }
         }
     }

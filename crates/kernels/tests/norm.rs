@@ -63,10 +63,19 @@ impl Case {
     }
 
     fn codes(&self, cpu: &Cpu, input: Activations<'_>, levels: u8) -> (Vec<u8>, Vec<Range8>) {
+        self.codes_within(cpu, input, (levels, None))
+    }
+
+    fn codes_within(
+        &self,
+        cpu: &Cpu,
+        input: Activations<'_>,
+        (levels, known): (u8, Option<Range8>),
+    ) -> (Vec<u8>, Vec<Range8>) {
         let stride = self.channels.next_multiple_of(4);
         let mut codes = vec![0x5a; self.batch * self.pixels * stride];
         let mut ranges = vec![Range8 { scale: 0.0, zero: 0.0 }; self.batch];
-        let output = Normed::Codes { codes: &mut codes, ranges: &mut ranges, levels };
+        let output = Normed::Codes { codes: &mut codes, ranges: &mut ranges, levels, known };
         self.run(Some(cpu), input, output);
         (codes, ranges)
     }
@@ -153,6 +162,28 @@ fn codes_stand_for_the_numbers() {
 }
 
 #[test]
+fn a_known_range_is_taken_as_it_is() {
+    for case in cases() {
+        let input = case.input();
+        let input = Activations::F32(&input);
+        for levels in [255, 15] {
+            let known = Range8::new(-0.2, 0.9, levels);
+            for cpu in &cpus() {
+                let real = case.real(Some(cpu), input);
+                let (codes, ranges) = case.codes_within(cpu, input, (levels, Some(known)));
+                assert!(ranges.iter().all(|range| *range == known), "{case:?}");
+                let stride = case.channels.next_multiple_of(4);
+                for (codes, real) in codes.chunks(stride).zip(real.chunks(case.channels)) {
+                    let expected = real.iter().map(|x| known.code(*x, levels));
+                    assert!(expected.eq(codes[..case.channels].iter().copied()), "{case:?}");
+                    assert!(codes[case.channels..].iter().all(|code| *code == known.zero as u8));
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn codes_do_not_hide_what_is_not_finite() {
     let case = Case {
         batch: 2,
@@ -165,8 +196,10 @@ fn codes_do_not_hide_what_is_not_finite() {
     for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut input = case.input();
         input[40 * 32 + 5] = wrong;
-        for cpu in &cpus() {
-            let (_, ranges) = case.codes(cpu, Activations::F32(&input), 255);
+        for (cpu, known) in cpus().iter().flat_map(|cpu| {
+            [None, Some(Range8::new(-1.0, 1.0, 255))].map(move |known| (cpu, known))
+        }) {
+            let (_, ranges) = case.codes_within(cpu, Activations::F32(&input), (255, known));
             assert!(ranges[0].scale.is_finite() && ranges[1].scale.is_nan(), "{wrong}");
         }
     }

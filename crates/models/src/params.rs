@@ -74,7 +74,9 @@ impl Params {
     pub fn unread(&self) -> Vec<String> {
         let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let names = self.source.names().filter(|name| !name.ends_with(".position_ids"));
-        names.filter(|name| !read.contains(*name)).map(str::to_owned).collect()
+        // A weight may lie in parts that are called `weight:0-64`.
+        let whole = |name: &str| name.split(':').next().unwrap_or(name).to_owned();
+        names.filter(|name| !read.contains(&whole(name))).map(str::to_owned).collect()
     }
 
     fn full(&self, name: &str) -> String {

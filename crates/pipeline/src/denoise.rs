@@ -54,7 +54,8 @@ pub(crate) fn run<D: Device>(
         let pictures = first..first + conditions.len() * request.pictures;
         let counts = (waiting, times.len());
         let [before, load] = pipeline.loads(&programs, counts, [conditions.len(), pictures.len()]);
-        let given = phases::given(pipeline, &programs, (&conditions, &times), (before, watch))?;
+        let call = (&recording, &programs);
+        let given = phases::given(pipeline, call, (&conditions, &times), (before, watch))?;
         let mut stage = Stage::new(pipeline, &model.unet, (Phase::Denoise, watch));
         let sessions = stage.sessions(programs.step.clone(), load)?;
         let channels = config.in_channels();
@@ -133,9 +134,16 @@ pub(crate) fn record(
 #[derive(Debug)]
 pub(crate) struct Condition {
     inputs: Vec<(&'static str, Vec<f32>)>,
+    /// Two under guidance.
+    batch: usize,
+    /// Of each text.
+    tokens: usize,
 }
 
 impl Condition {
+    /// The name of the input that embeddings of texts go to.
+    pub(crate) const TEXTS: &str = "encoder_hidden_states";
+
     pub(crate) fn new(
         text: &Conditioning,
         negative: Option<&Conditioning>,
@@ -147,7 +155,7 @@ impl Condition {
             halves().flat_map(|half| part(half).iter().copied()).collect()
         };
         let batch = halves().count();
-        let mut inputs = vec![("encoder_hidden_states", of_halves(|half| &half.context))];
+        let mut inputs = vec![(Self::TEXTS, of_halves(|half| &half.context))];
         if config.has_text_time() {
             let (width, height) = (settings.width as f32, settings.height as f32);
             // Original size, top left corner of the crop, target size.
@@ -158,7 +166,18 @@ impl Condition {
         if let Some(embedding) = config.guidance_embedding(settings.guidance - 1.0) {
             inputs.push(("timestep_cond", embedding.repeat(batch)));
         }
-        Self { inputs }
+        Self { inputs, batch, tokens: text.tokens }
+    }
+
+    /// Elements of a batch: the text, and before it the negative prompt under guidance.
+    pub(crate) fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// The embeddings of all texts of a batch, `[batch, tokens, channels]`, and the number of tokens.
+    pub(crate) fn texts(&self) -> (&[f32], usize) {
+        // They are the first of all inputs.
+        (self.inputs.first().map_or(&[], |(_, numbers)| numbers), self.tokens)
     }
 
     /// Their names and numbers.

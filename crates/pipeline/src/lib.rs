@@ -1,10 +1,12 @@
 //! Prompt to picture: tokenizer, schedules, samplers, noise and the pipelines.
 
 pub mod bench;
+pub mod calibrate;
 mod decode;
 mod denoise;
 mod error;
 mod files;
+mod first_token;
 pub mod memory;
 pub mod model;
 pub mod noise;
@@ -26,6 +28,6 @@ mod trajectory;
 pub use error::Error;
 pub use model::Model;
 pub use picture::Picture;
-pub use plan::Plan;
+pub use plan::{FirstToken, Known, Plan};
 pub use request::{Decode, Event, Overflow, Phase, Request, Watch};
 pub use text_to_image::{Drawn, Settings, TextToImage};

@@ -212,7 +212,10 @@ impl<'a, D: Device> TextToImage<'a, D> {
             let name = step.name.clone();
             Some(Layer { format: plan.layer(&name), name, bytes, kernel })
         };
-        program.steps.iter().filter_map(layer).collect()
+        let mut layers: Vec<Layer> = program.steps.iter().filter_map(layer).collect();
+        // A layer that reads two halves has a product for each.
+        layers.dedup_by(|a, b| a.name == b.name);
+        layers
     }
 }
 

@@ -10,7 +10,8 @@ use tensor::program::Slot;
 use tensor::{Control, Cpu, Precision};
 
 use crate::model::Component;
-use crate::{Error, Model, Plan, Request, TextToImage, memory};
+use crate::plan::FirstToken;
+use crate::{Error, Model, Plan, Request, TextToImage, Watch, denoise, first_token, memory, text};
 
 /// Write `model` with each layer in the format that `plan` says. Layers of real numbers are stored as bf16.
 ///
@@ -26,7 +27,7 @@ pub fn pack<W: Write>(
     cpu: &Cpu,
     (out, control): (W, &Control<'_>),
 ) -> Result<W, Error> {
-    let (contents, slots) = contents(model, plan, cpu)?;
+    let (contents, slots) = contents(model, plan, cpu, Rows::Computed)?;
     let mut writer = Writer::new(out, &contents).map_err(Error::Write)?;
     let total = slots.len();
     for (i, slot) in slots.iter().enumerate() {
@@ -43,11 +44,25 @@ pub fn pack<W: Write>(
 ///
 /// If the plan does not fit the model.
 pub fn bytes(model: &Model, plan: &Plan, cpu: &Cpu) -> Result<u64, Error> {
-    contents(model, plan, cpu)?.0.bytes().map_err(Error::Write)
+    contents(model, plan, cpu, Rows::Blank)?.0.bytes().map_err(Error::Write)
+}
+
+/// What stands in the rows of first tokens.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rows {
+    /// What belongs there.
+    Computed,
+    /// Anything as long as that.
+    Blank,
 }
 
 /// What the file will hold, and its weights in order.
-fn contents(model: &Model, plan: &Plan, cpu: &Cpu) -> Result<(Contents, Vec<Slot>), Error> {
+fn contents(
+    model: &Model,
+    plan: &Plan,
+    cpu: &Cpu,
+    rows: Rows,
+) -> Result<(Contents, Vec<Slot>), Error> {
     let plan = plan.clone().with_precision(Precision::Bf16);
     plan.check(model).map_err(|fault| Error::Request(format!("the plan does not fit: {fault}")))?;
     let components = slots(model, &plan, cpu)?;
@@ -56,6 +71,9 @@ fn contents(model: &Model, plan: &Plan, cpu: &Cpu) -> Result<(Contents, Vec<Slot
         files: files(model)?,
         ..Contents::default()
     };
+    if plan.first_token() == FirstToken::Float {
+        contents.files.extend(first_tokens(model, &plan, cpu, rows)?);
+    }
     let writer = concat!("mixdq ", env!("CARGO_PKG_VERSION"));
     contents.metadata.insert("mixdq.writer".into(), writer.into());
     contents.metadata.insert("mixdq.model".into(), model.name.clone());
@@ -63,6 +81,31 @@ fn contents(model: &Model, plan: &Plan, cpu: &Cpu) -> Result<(Contents, Vec<Slot
         contents.weights.extend(listed(component, slots, model, cpu)?);
     }
     Ok((contents, components.into_iter().flat_map(|(_, slots)| slots).collect()))
+}
+
+/// The rows of first tokens, from what the plan's own encoders make of two texts. In single precision they are the same on
+/// every machine.
+fn first_tokens(
+    model: &Model,
+    plan: &Plan,
+    cpu: &Cpu,
+    rows: Rows,
+) -> Result<Vec<(String, Vec<u8>)>, Error> {
+    let plan = plan.clone().with_precision(Precision::F32);
+    let pipeline = TextToImage::new(cpu, model, &plan);
+    let prompts = ["", "a picture"].map(str::to_owned).into();
+    let request = Request { prompts, pictures: 1, guidance: Some(1.0), ..Request::default() };
+    let settings = pipeline.settings(&request)?;
+    let recording = denoise::recording(&pipeline, &settings)?;
+    if rows == Rows::Blank {
+        return Ok(first_token::blank(&recording));
+    }
+    let texts = text::encode(&pipeline, &request, &settings, &Watch::default())?.prompts;
+    let first =
+        |text: &text::Conditioning| text.context[..text.context.len() / text.tokens].to_vec();
+    let embeddings: Vec<Vec<f32>> = texts.iter().map(first).collect();
+    let embeddings: Vec<&[f32]> = embeddings.iter().map(Vec::as_slice).collect();
+    first_token::files(cpu, &recording, &embeddings)
 }
 
 /// The weights that a picture needs, in the order in which it needs them.

@@ -9,6 +9,7 @@ use tensor::program::{Format, Port, Target};
 use tensor::{Device, Held, Plan, Precision, Program, Recording, Session};
 
 use crate::denoise::Condition;
+use crate::first_token::FirstTokens;
 use crate::memory::Load;
 use crate::request::{Phase, Watch};
 use crate::stage::Stage;
@@ -83,7 +84,7 @@ fn as_read(nodes: impl Iterator<Item = NodeId>, readers: &[&Program]) -> Vec<Out
 /// Run the first two parts for each prompt and time. Their weights are released at the end.
 pub(crate) fn given<D: Device>(
     pipeline: &TextToImage<'_, D>,
-    programs: &Programs,
+    (recording, programs): (&Recording, &Programs),
     (conditions, times): (&[Condition], &[Vec<f32>]),
     (load, watch): (Load, &Watch<'_>),
 ) -> Result<Vec<Given>, Error> {
@@ -96,6 +97,11 @@ pub(crate) fn given<D: Device>(
         of_prompts.push(first.hold(&mut sessions[0])?);
     }
     drop((sessions, first));
+    if let Some(mut firsts) = FirstTokens::new(pipeline, recording)? {
+        for (condition, values) in conditions.iter().zip(&mut of_prompts) {
+            firsts.replace(condition, values, watch)?;
+        }
+    }
     let mut second = stage();
     let mut sessions = second.sessions(programs.time.clone(), load)?;
     let session = &mut sessions[0];

@@ -6,6 +6,7 @@
 //!
 //! | step | module |
 //! |---|---|
+//! | what layers read, and the ranges that follow | [`calibration`] |
 //! | which group a layer belongs to | [`group`] |
 //! | scores and costs as files | [`table`] |
 //! | how the bits are shared, and which shares are tried | [`budget`] |
@@ -17,6 +18,7 @@
 
 pub mod allocation;
 pub mod budget;
+pub mod calibration;
 mod error;
 pub mod formats;
 mod grid;

@@ -12,15 +12,17 @@ pub mod quantizer;
 pub mod scheme;
 mod session;
 mod shape;
+mod span;
 mod weight;
 
 pub use arena::{Arena, Lease};
 pub use device::{Control, Cpu, CpuWeights, Device, Reference};
 pub use error::Error;
 pub use graph::{Graph, Recording, ShapeError, Value};
-pub use plan::{LayerFormat, Plan, Precision, Scores};
+pub use plan::{Halves, LayerFormat, Plan, Precision, Scores};
 pub use program::Program;
 pub use scheme::Scheme;
 pub use session::{Held, Session};
 pub use shape::Shape;
+pub use span::Span;
 pub use weight::Weight;

@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 pub use kernels::attention::Scores;
 
-use crate::Scheme;
 use crate::scheme::ActivationScheme;
+use crate::{Scheme, Span};
 
 /// How a layer multiplies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -39,6 +39,22 @@ pub struct Plan {
     pub scores: Scores,
     /// Exceptions by layer name (`down_blocks.0.resnets.0.conv1`).
     pub layers: BTreeMap<String, LayerFormat>,
+    /// The range of what a layer reads, by its name, or of a half of it ([`Weight::reads`](crate::Weight::reads)). A
+    /// static scheme without one finds the range of each input as a dynamic one does.
+    pub ranges: BTreeMap<String, Span>,
+    /// How convolutions read two values that stand side by side.
+    pub halves: Halves,
+}
+
+/// How a convolution of whole numbers reads two values that stand side by side: what a network's way down hands to its way
+/// up beside what it has there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Halves {
+    /// As one, with one range and one unit of weights.
+    #[default]
+    Together,
+    /// Each with a range and units of weights of its own; the products are added.
+    Apart,
 }
 
 impl Plan {
@@ -50,10 +66,11 @@ impl Plan {
     /// The same scheme for every layer; where it rounds activations, queries and keys are rounded, too.
     pub fn integers(scheme: Scheme, default: Precision) -> Self {
         let scores = match scheme.activations {
-            ActivationScheme::Float => Scores::Real,
+            // The range of queries and keys is not among those that a plan knows.
+            ActivationScheme::Float | ActivationScheme::Static { .. } => Scores::Real,
             ActivationScheme::Dynamic { .. } => Scores::Int8,
         };
-        Self { default, scheme: Some(scheme), scores, layers: BTreeMap::new() }
+        Self { default, scheme: Some(scheme), scores, ..Self::default() }
     }
 
     /// The format of this layer.

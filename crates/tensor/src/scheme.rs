@@ -2,7 +2,7 @@
 //!
 //! Written as `w8a8`, `w4a8`, `w2a16`: bits of the weights, bits of the activations. Weights of 4 and 2
 //! bits have a unit for every 64 input channels unless `c` says that a whole output channel shares
-//! one: `w4ca8`.
+//! one: `w4ca8`. An `s` behind the bits of activations says that their range is known before: `w8a8s`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -57,6 +57,19 @@ pub enum ActivationScheme {
         /// The greatest code: 255 for 8 bits, 15 for 4.
         levels: u8,
     },
+    /// As codes from 0 to `levels`, in the range that the plan has for the layer, the same for all
+    /// that it ever reads.
+    Static {
+        /// The greatest code.
+        levels: u8,
+    },
+}
+
+impl Scheme {
+    /// Whether a layer needs to know the range of its input before.
+    pub fn is_static(self) -> bool {
+        matches!(self.activations, ActivationScheme::Static { .. })
+    }
 }
 
 impl WeightBits {
@@ -108,9 +121,11 @@ impl FromStr for WeightScheme {
 impl fmt::Display for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let activations = match self.activations {
-            ActivationScheme::Float => 16,
-            ActivationScheme::Dynamic { levels: 15 } => 4,
-            ActivationScheme::Dynamic { .. } => 8,
+            ActivationScheme::Float => "16",
+            ActivationScheme::Dynamic { levels: 15 } => "4",
+            ActivationScheme::Dynamic { .. } => "8",
+            ActivationScheme::Static { levels: 15 } => "4s",
+            ActivationScheme::Static { .. } => "8s",
         };
         write!(f, "{}a{activations}", self.weights)
     }
@@ -121,13 +136,17 @@ impl FromStr for Scheme {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let fault = || {
-            format!("unknown scheme {text:?}, use w8a8, w4a8, w2a8, w8a16, w4a16, w2a16 or w4ca8")
+            format!(
+                "unknown scheme {text:?}, use w8a8, w4a8, w2a8, w8a16, w4a16, w2a16, w4ca8 or w8a8s"
+            )
         };
         let (weights, activations) = text.split_once('a').ok_or_else(fault)?;
         let activations = match activations {
             "16" => ActivationScheme::Float,
             "8" => ActivationScheme::Dynamic { levels: 255 },
             "4" => ActivationScheme::Dynamic { levels: 15 },
+            "8s" => ActivationScheme::Static { levels: 255 },
+            "4s" => ActivationScheme::Static { levels: 15 },
             _ => return Err(fault()),
         };
         let weights = weights.parse().map_err(|_| fault())?;
@@ -141,10 +160,10 @@ mod tests {
 
     #[test]
     fn names_are_read_back() {
-        for name in ["w8a8", "w8a16", "w8a4", "w4a8", "w4ca8", "w2a16", "w2ca4"] {
+        for name in ["w8a8", "w8a16", "w8a4", "w4a8", "w4ca8", "w2a16", "w2ca4", "w8a8s", "w4a4s"] {
             assert_eq!(name.parse::<Scheme>().unwrap().to_string(), name);
         }
-        for name in ["", "w", "w8", "a8", "w3a8", "w8a7", "w8ca8", "8a8"] {
+        for name in ["", "w", "w8", "a8", "w3a8", "w8a7", "w8ca8", "8a8", "w8a16s", "w8sa8"] {
             assert!(name.parse::<Scheme>().unwrap_err().contains("use w8a8"), "{name}");
         }
     }

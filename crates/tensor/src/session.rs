@@ -7,7 +7,7 @@ use half::bf16;
 use os::Region;
 
 use crate::device::{Control, Device};
-use crate::program::{Band, BufferId, Format, Port, Program, Step};
+use crate::program::{Band, BufferId, Format, Op, Operand, Port, Program, Step};
 use crate::{Error, Plan, Recording};
 
 /// A program that is ready to run on a device.
@@ -52,6 +52,45 @@ impl Held {
     /// Whether it holds neither NaN nor infinity.
     pub fn is_finite(&self) -> bool {
         is_finite(self.format, self.bytes.as_slice())
+    }
+
+    /// The same with other numbers in some of its rows, rounded if it is in fewer bits.
+    ///
+    /// # Errors
+    ///
+    /// If there is no memory for it.
+    ///
+    /// # Panics
+    ///
+    /// If a row is beyond its end: a fault of the caller.
+    pub fn with_rows(&self, rows: &[(usize, Vec<f32>)]) -> Result<Self, Error> {
+        let bytes = self.bytes.as_slice();
+        let memory = |error| Error::Memory { bytes: bytes.len(), error };
+        let mut region = Region::new(bytes.len()).map_err(memory)?;
+        region.as_mut_slice().copy_from_slice(bytes);
+        for (row, numbers) in rows {
+            let width = numbers.len() * self.format.width();
+            let to = &mut region.as_mut_slice()[row * width..][..width];
+            match self.format {
+                Format::Bf16 => {
+                    let pairs = to.as_chunks_mut::<2>().0.iter_mut().zip(numbers);
+                    pairs.for_each(|(to, x)| *to = bf16::from_f32(*x).to_le_bytes());
+                }
+                _ => to.copy_from_slice(bytemuck::cast_slice(numbers)),
+            }
+        }
+        Ok(Self { bytes: Arc::new(region), ..self.clone() })
+    }
+
+    /// Its numbers.
+    pub fn numbers(&self) -> Vec<f32> {
+        match self.format {
+            Format::Bf16 => {
+                let pairs = self.bytes.as_slice().as_chunks::<2>().0.iter();
+                pairs.map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect()
+            }
+            _ => bytemuck::pod_collect_to_vec(self.bytes.as_slice()),
+        }
     }
 }
 
@@ -218,6 +257,40 @@ impl<'d, D: Device> Session<'d, D> {
         let sessions = std::slice::from_mut(self);
         Self::run_with(sessions, weights, control, |session, step, _| {
             after(&session.program.steps[step]);
+            Ok(())
+        })
+    }
+
+    /// Run all operations and show `tap` what each product with a weight reads: the layer's step, the first of the rows,
+    /// and the rows. Where rows run in bands, they come band by band.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::run`].
+    pub fn tap(
+        &mut self,
+        weights: &D::Weights,
+        control: &Control<'_>,
+        tap: &mut dyn FnMut(&Step, usize, &[f32]),
+    ) -> Result<(), Error> {
+        let sessions = std::slice::from_mut(self);
+        Self::run_with(sessions, weights, control, |session, step, band| {
+            let step = &session.program.steps[step];
+            let Op::Matmul(product) = &step.op else { return Ok(()) };
+            // No result overwrites an operand of the same operation, so it is still there.
+            let Operand { buffer, format } = product.input;
+            let first = band.map_or(0, |band| band.rows.start);
+            let bytes = session.rows(buffer, band);
+            match format {
+                Format::Bf16 => {
+                    let bits: Vec<u16> = bytemuck::pod_collect_to_vec(&bytes);
+                    let numbers = bits.iter().map(|bits| bf16::from_bits(*bits).to_f32());
+                    tap(step, first, &numbers.collect::<Vec<_>>());
+                }
+                Format::F32 => tap(step, first, &bytemuck::pod_collect_to_vec::<u8, f32>(&bytes)),
+                // Codes say nothing of what was cut off when they were made.
+                _ => {}
+            }
             Ok(())
         })
     }

@@ -5,36 +5,67 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::file::{Checkpoint, Dtype, Error, TensorView};
 use crate::packed::PackedWeight;
 
-/// A handle to one tensor of a checkpoint. Cloning it is cheap, and clones are the same weight.
+/// A handle to one tensor of a checkpoint, or to some input channels of it. Cloning it is cheap, and clones are the same
+/// weight.
 #[derive(Clone)]
 pub struct Weight(Arc<Inner>);
 
 struct Inner {
-    /// Name of the tensor in the checkpoint, such as `down_blocks.0.resnets.0.conv1.weight`.
+    /// Name of the tensor in the checkpoint, such as `down_blocks.0.resnets.0.conv1.weight`; of a part with its channels, as
+    /// `conv_shortcut.weight:0-1280`.
     name: String,
     shape: Vec<usize>,
-    source: Checkpoint,
+    of: Of,
+}
+
+/// What a weight is taken from.
+enum Of {
+    Checkpoint(Checkpoint),
+    /// Some input channels of a whole weight.
+    Whole(Weight, Range<usize>),
 }
 
 impl Weight {
     /// The tensor `name` of `source`, whose shape the caller has checked to be `shape`.
     pub fn new(source: &Checkpoint, name: &str, shape: &[usize]) -> Self {
-        Self(Arc::new(Inner { name: name.into(), shape: shape.into(), source: source.clone() }))
+        let of = Of::Checkpoint(source.clone());
+        Self(Arc::new(Inner { name: name.into(), shape: shape.into(), of }))
     }
 
-    /// Name of the tensor in its checkpoint.
+    /// The part of a matrix or kernel that meets some of the input channels. A part of a part counts from the whole.
+    #[must_use]
+    pub fn part(&self, channels: Range<usize>) -> Self {
+        let whole = self.whole().clone();
+        let mut shape = whole.0.shape.clone();
+        shape[1] = channels.len();
+        let name = format!("{}:{}-{}", whole.0.name, channels.start, channels.end);
+        Self(Arc::new(Inner { name, shape, of: Of::Whole(whole, channels) }))
+    }
+
+    /// Name of the tensor in its checkpoint; of a part, with its channels.
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
     /// Name of the layer it belongs to: the tensor's name without its last part.
     pub fn layer(&self) -> &str {
-        self.0.name.rsplit_once('.').map_or(&self.0.name, |(layer, _)| layer)
+        let name = &self.whole().0.name;
+        name.rsplit_once('.').map_or(name, |(layer, _)| layer)
+    }
+
+    /// What plans call that which it is multiplied with: the layer's name; of a part, with its channels, as
+    /// `conv_shortcut:0-1280`.
+    pub fn reads(&self) -> String {
+        match &self.0.of {
+            Of::Checkpoint(_) => self.layer().to_owned(),
+            Of::Whole(_, Range { start, end }) => format!("{}:{start}-{end}", self.layer()),
+        }
     }
 
     /// Its sizes, as stored in the checkpoint (outputs first).
@@ -49,12 +80,33 @@ impl Weight {
 
     /// The number format of the checkpoint; `None` where the tensor cannot be read, which [`Weight::view`] explains.
     pub fn dtype(&self) -> Option<Dtype> {
-        self.0.source.dtype(&self.0.name)
+        self.source().dtype(self.whole().name())
     }
 
     /// The weight as kernels read it, where the checkpoint holds it in that form.
     pub fn packed(&self) -> Option<&PackedWeight> {
-        self.0.source.packed(&self.0.name)
+        self.source().packed(self.name())
+    }
+
+    fn whole(&self) -> &Self {
+        match &self.0.of {
+            Of::Checkpoint(_) => self,
+            Of::Whole(whole, _) => whole,
+        }
+    }
+
+    fn source(&self) -> &Checkpoint {
+        match &self.0.of {
+            Of::Checkpoint(source) => source,
+            Of::Whole(whole, _) => whole.source(),
+        }
+    }
+
+    fn channels(&self) -> Option<&Range<usize>> {
+        match &self.0.of {
+            Of::Checkpoint(_) => None,
+            Of::Whole(_, channels) => Some(channels),
+        }
     }
 
     /// The numbers, as the checkpoint stores them.
@@ -63,7 +115,11 @@ impl Weight {
     ///
     /// If the checkpoint cannot deliver the tensor.
     pub fn view(&self) -> Result<TensorView, Error> {
-        self.0.source.tensor(&self.0.name)
+        let view = self.source().tensor(self.whole().name())?;
+        let Some(channels) = self.channels() else { return Ok(view) };
+        let some = view.channels(channels);
+        view.drop_pages();
+        Ok(some)
     }
 }
 
@@ -75,7 +131,7 @@ impl fmt::Debug for Weight {
 
 impl PartialEq for Weight {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.whole().0, &other.whole().0) && self.channels() == other.channels()
     }
 }
 
@@ -83,6 +139,28 @@ impl Eq for Weight {}
 
 impl Hash for Weight {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        Arc::as_ptr(&self.0).hash(state);
+        Arc::as_ptr(&self.whole().0).hash(state);
+        self.channels().hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Weight;
+    use crate::file::{Checkpoint, TensorView};
+
+    #[test]
+    fn a_part_has_the_numbers_of_its_channels() {
+        let numbers: Vec<f32> = (0..24).map(|i| i as f32).collect();
+        let views = [("a.b.weight".to_owned(), TensorView::from_f32(&[2, 3, 2, 2], &numbers))];
+        let whole =
+            Weight::new(&Checkpoint::from_views("test", views), "a.b.weight", &[2, 3, 2, 2]);
+        let part = whole.part(1..3);
+        assert_eq!((part.name(), part.layer()), ("a.b.weight:1-3", "a.b"));
+        assert_eq!((part.reads().as_str(), whole.reads().as_str()), ("a.b:1-3", "a.b"));
+        let expected: Vec<f32> = (4..12).chain(16..24).map(|i| i as f32).collect();
+        let view = part.view().unwrap();
+        assert_eq!((&view.shape[..], view.to_f32()), (&[2, 2, 2, 2][..], expected));
+        assert!(part == whole.part(1..3) && part != whole.part(0..1) && part != whole);
     }
 }

@@ -5,10 +5,10 @@
 use kernels::isa::Level;
 use tensor::file::{Checkpoint, TensorView};
 use tensor::graph::{Activation, Mask, Output, Padding, Part};
-use tensor::program::Op;
+use tensor::program::{Normed, Op, Step};
 use tensor::{
-    Control, Cpu, CpuWeights, Device, Graph, Plan, Precision, Program, Recording, Reference,
-    Session, Value, Weight,
+    Control, Cpu, CpuWeights, Device, Graph, Halves, Plan, Precision, Program, Recording,
+    Reference, Session, Span, Value, Weight,
 };
 
 /// Numbers that look random and are the same everywhere: about −1…1.
@@ -162,6 +162,152 @@ fn every_level_computes_with_integers_what_the_reference_defines() {
                 // A number on the edge of two codes may fall to either side.
                 assert!(db > 45.0, "{} in {scheme} on {}: {db:.1} dB", case.name, level.name());
             }
+        }
+    }
+}
+
+/// A plan of known ranges for all layers of the cases; of what is outside, something is cut off.
+fn with_ranges(scheme: &str, precision: Precision) -> Plan {
+    let mut plan = Plan::integers(scheme.parse().unwrap(), precision);
+    for layer in ["l", "c", "d", "g", "q", "s"] {
+        plan.ranges.insert(layer.to_owned(), Span::new(-0.8, 0.9).unwrap());
+    }
+    plan.ranges.insert("m".to_owned(), Span::new(-0.2, 1.5).unwrap());
+    plan.ranges.insert("s:0-16".to_owned(), Span::new(-0.9, 0.7).unwrap());
+    plan.ranges.insert("s:16-24".to_owned(), Span::new(-0.3, 0.4).unwrap());
+    plan
+}
+
+#[test]
+fn every_level_computes_with_known_ranges_what_the_reference_defines() {
+    for case in CASES {
+        let recording = recording(case);
+        for (scheme, halves) in ["w8a8s", "w4a8s", "w2ca4s", "w8a8", "w4a16"]
+            .into_iter()
+            .flat_map(|scheme| [Halves::Together, Halves::Apart].map(|halves| (scheme, halves)))
+        {
+            let plan = Plan { halves, ..with_ranges(scheme, Precision::F32) };
+            // Every value has the formats that its readers ask for.
+            let rounded = Plan { halves, ..with_ranges(scheme, Precision::Bf16) };
+            assert!(run(&Cpu::detect(2), &recording, &rounded).iter().all(|y| y.is_finite()));
+            let expected = run(&Reference, &recording, &plan);
+            for level in Level::available() {
+                for threads in [1, 3] {
+                    let found = run(&Cpu::new(threads, level), &recording, &plan);
+                    let db = sqnr(&expected, &found);
+                    let name = level.name();
+                    assert!(db > 45.0, "{} in {scheme} on {name}: {db:.1} dB", case.name);
+                }
+            }
+        }
+    }
+}
+
+/// The first kind of each operation that quantizes: known ranges of codes, and how many products read them.
+fn quantized(plan: &Plan, recording: &Recording) -> (Vec<Option<Span>>, usize) {
+    let cpu = Cpu::detect(1);
+    let session = Session::new(&cpu, recording, plan).unwrap();
+    let steps = || session.program().steps.iter().map(|step| &step.op);
+    let known = steps().filter_map(|op| match op {
+        Op::Quantize(op) => Some(op.known),
+        Op::GroupNorm(op) => match op.output {
+            Normed::Codes { known, .. } => Some(known),
+            Normed::Real(_) => None,
+        },
+        _ => None,
+    });
+    (known.collect(), steps().filter(|op| matches!(op, Op::Matmul(_))).count())
+}
+
+#[test]
+fn readers_with_the_same_range_share_codes() {
+    let graph = Graph::new();
+    let x = graph.input("x", [1, 7, 40]);
+    let layers = ["q", "k", "v"].map(|name| weight(&format!("{name}.weight"), &[40, 40], 0.3));
+    let [q, k, v] = layers.each_ref().map(|weight| x.linear(weight, None));
+    let recording = graph.finish(&[("y", q.attention(k, v, 2, Mask::None))]).unwrap();
+    let mut plan = Plan::integers("w8a8s".parse().unwrap(), Precision::F32);
+    let span = Span::new(-1.0, 1.0).unwrap();
+    for layer in ["q", "k", "v"] {
+        plan.ranges.insert(layer.to_owned(), span);
+    }
+    assert_eq!(quantized(&plan, &recording), (vec![Some(span)], 3));
+    let wide = span.with(Span::new(0.0, 2.0).unwrap());
+    plan.ranges.insert("v".to_owned(), wide);
+    assert_eq!(quantized(&plan, &recording), (vec![Some(span), Some(wide)], 3));
+    // A layer whose range is not known finds it.
+    plan.ranges.clear();
+    assert_eq!(quantized(&plan, &recording), (vec![None], 3));
+}
+
+#[test]
+fn halves_have_ranges_and_weights_of_their_own() {
+    let recording = recording(&CASES[3]);
+    let mut plan = with_ranges("w8a8s", Precision::F32);
+    let spans = |known: &[[f32; 2]]| -> Vec<Option<Span>> {
+        known.iter().map(|[low, high]| Span::new(*low, *high)).collect()
+    };
+    assert_eq!(quantized(&plan, &recording), (spans(&[[-0.8, 0.9], [-0.8, 0.9]]), 2));
+    plan.halves = Halves::Apart;
+    let (known, products) = quantized(&plan, &recording);
+    assert_eq!(products, 3);
+    for span in spans(&[[-0.9, 0.7], [-0.3, 0.4], [-0.8, 0.9]]) {
+        assert!(known.contains(&span), "{known:?}");
+    }
+    // Halves of one size each need no more codes than the whole, and no less exactly.
+    let real = run(&Reference, &recording, &Plan::default());
+    let of = |halves| {
+        let dynamic = Plan::integers("w4ca8".parse().unwrap(), Precision::F32);
+        sqnr(&real, &run(&Cpu::detect(1), &recording, &Plan { halves, ..dynamic }))
+    };
+    assert!(of(Halves::Apart) > 10.0 && of(Halves::Together) > 10.0);
+}
+
+#[test]
+fn a_tap_shows_what_layers_read() {
+    for rows in [5, 400] {
+        let graph = Graph::new();
+        let y = tokens(&graph, rows);
+        let recording = graph.finish(&[("y", y)]).unwrap();
+        for (precision, least) in [(Precision::F32, 100.0), (Precision::Bf16, 30.0)] {
+            let cpu = Cpu::detect(2).with_near_bytes(1 << 10);
+            let mut session = Session::new(&cpu, &recording, &Plan::uniform(precision)).unwrap();
+            let mut weights = CpuWeights::default();
+            cpu.prepare(&mut weights, session.program(), &Control::default()).unwrap();
+            let x = numbers(2 * rows * 40, 1);
+            session.write("x", &x).unwrap();
+            let mut seen: Vec<(String, Vec<f32>)> = Vec::new();
+            let mut tap = |step: &Step, first: usize, numbers: &[f32]| {
+                let width = if step.name == "l" { 40 } else { 48 };
+                let known = seen.iter_mut().find(|(name, _)| *name == step.name);
+                if let Some((_, all)) = known {
+                    assert_eq!(all.len(), first * width);
+                    all.extend(numbers);
+                } else {
+                    assert_eq!(first, 0);
+                    seen.push((step.name.clone(), numbers.to_vec()));
+                }
+            };
+            session.tap(&weights, &Control::default(), &mut tap).unwrap();
+            let norm = {
+                let graph = Graph::new();
+                let input = graph.input("x", [2, rows, 40]);
+                let (gamma, beta) = (weight("n.weight", &[40], 1.0), weight("n.bias", &[40], 0.5));
+                let y = input.layer_norm(1e-5, &gamma, &beta);
+                let recording = graph.finish(&[("y", y)]).unwrap();
+                let mut session = Session::new(&Reference, &recording, &Plan::default()).unwrap();
+                let mut weights = tensor::device::Loaded::default();
+                Reference.prepare(&mut weights, session.program(), &Control::default()).unwrap();
+                session.write("x", &x).unwrap();
+                session.run(&weights, &Control::default()).unwrap();
+                session.read("y").unwrap()
+            };
+            assert_eq!(seen.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["l", "m"]);
+            assert!(sqnr(&norm, &seen[0].1) > least, "{rows} rows in {precision}");
+            assert_eq!(seen[1].1.len(), 2 * rows * 48);
+            let observed = session.read("y").unwrap();
+            session.run(&weights, &Control::default()).unwrap();
+            assert_eq!(session.read("y").unwrap(), observed);
         }
     }
 }

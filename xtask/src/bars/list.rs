@@ -1,6 +1,8 @@
 //! The promises.
 
-use super::{Bar, Limit, Size, Source, avx2, mixed, packed, picture, race, ram, tests, threads};
+use super::{
+    Bar, Limit, Size, Source, avx2, method, mixed, packed, picture, race, ram, tests, threads,
+};
 
 const PARITY: Source = Source {
     name: "parity",
@@ -58,6 +60,7 @@ const PACKED: Source = Source { name: "packed", size: Size::Full, measure: packe
 const PACKED_SDXL: Source = Source { name: "packed sdxl", size: Size::Full, measure: packed::sdxl };
 const AVX2: Source = Source { name: "avx2", size: Size::Full, measure: avx2::readings };
 const MIXED: Source = Source { name: "mixed", size: Size::Small, measure: mixed::readings };
+const METHOD: Source = Source { name: "method", size: Size::Small, measure: method::readings };
 const RAM: Source = Source { name: "ram", size: Size::Full, measure: ram::readings };
 const THREADS: Source = Source { name: "threads", size: Size::Full, measure: threads::readings };
 
@@ -78,6 +81,10 @@ pub(super) const BARS: &[Bar] = &[
     bar(["mixed.w4a8.ssim", "ssim"], Limit::AtLeast(0.0, "over uniform"), &MIXED),
     bar(["mixed.w4a8.latents", "sqnr"], Limit::AtLeast(0.0, "dB over uniform"), &MIXED),
     bar(["mixed.quantize", "minutes"], Limit::AtMost(20.0, "minutes"), &MIXED),
+    bar(["method.first_token", "first"], Limit::AtLeast(0.9, "SSIM"), &METHOD),
+    bar(["method.split", "split"], Limit::AtLeast(0.9, "SSIM"), &METHOD),
+    bar(["method.static", "best"], Limit::AtLeast(0.95, "SSIM"), &METHOD),
+    bar(["method.dynamic", "dynamic"], Limit::AtLeast(0.95, "SSIM"), &METHOD),
     bar(["full.sd-turbo", "deviation"], Limit::AtLeast(10.0, "levels"), &SD_TURBO),
     bar(["full.sdxl-turbo", "deviation"], Limit::AtLeast(10.0, "levels"), &SDXL_TURBO),
     bar(["full.lcm", "deviation"], Limit::AtLeast(10.0, "levels"), &LCM),

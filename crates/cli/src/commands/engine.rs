@@ -56,10 +56,23 @@ pub(crate) fn plan(typed: &Engine, model: &Model, cpu: &Cpu) -> Result<Plan> {
                 model.name
             )
         }
+        (None, Some(scheme)) if scheme.is_static() => {
+            bail!("--scheme {scheme} needs ranges; pack the model with `mixdq quantize --static`")
+        }
         (Some(packed), None) => packed.plan.clone().with_precision(precision),
         (None, Some(scheme)) => Plan::uniform(scheme, precision),
         (None, None) => Plan::float(precision),
     })
+}
+
+/// The plan in a file, for this model.
+pub(crate) fn plan_of(path: &Path, model: &Model) -> Result<Plan> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the plan {}", path.display()))?;
+    let fault = |fault: String| anyhow::anyhow!("the plan {}: {fault}", path.display());
+    let plan = Plan::from_toml(&text).map_err(fault)?;
+    plan.check(model).map_err(fault)?;
+    Ok(plan)
 }
 
 /// The plan that gives every layer of the UNet this scheme. Text encoders are small beside it, and a decoder of few bits

@@ -14,7 +14,7 @@ use tensor::{Cpu, Precision, Scheme};
 pub(crate) use contender::{Contender, LayerBits, Likeness};
 
 use super::{drawing, engine};
-use crate::args::{self, Requirement, Score, Source};
+use crate::args::{self, Beside, Requirement, Score, Source};
 use crate::output::{self, Target};
 use crate::page::{self, Page};
 use crate::report::{self, Unmet};
@@ -73,8 +73,8 @@ pub(crate) struct Models<'a> {
     pub(crate) reference: &'a Model,
     /// What is judged.
     pub(crate) model: &'a Model,
-    /// Schemes for every layer of the reference's UNet.
-    pub(crate) beside: &'a [Scheme],
+    /// What else the reference is drawn with.
+    pub(crate) beside: &'a [Beside],
     /// Schemes for every layer of all its components.
     pub(crate) everywhere: &'a [Scheme],
 }
@@ -109,9 +109,18 @@ impl Models<'_> {
             Contender::draw(name, (model, plan), request, (cpu, cancel))
         };
         let mut contenders = vec![draw("f32", reference, &exact)?];
-        for scheme in beside {
-            let plan = engine::uniform_unet(*scheme, engine::faster(cpu));
-            contenders.push(draw(&format!("uniform {scheme}"), reference, &plan)?);
+        for other in beside {
+            let (name, plan) = match other {
+                Beside::Scheme(scheme) => {
+                    let plan = engine::uniform_unet(*scheme, engine::faster(cpu));
+                    (format!("uniform {scheme}"), plan)
+                }
+                Beside::Plan(path) => (
+                    path.with_extension("").display().to_string(),
+                    engine::plan_of(path, reference)?.with_precision(engine::faster(cpu)),
+                ),
+            };
+            contenders.push(draw(&name, reference, &plan)?);
         }
         for scheme in everywhere {
             let plan = Plan::uniform(*scheme, engine::faster(cpu));

@@ -1,8 +1,10 @@
 //! A model → one packed file.
 
+mod known;
 pub(crate) mod search;
 
 use std::io::BufWriter;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -24,6 +26,10 @@ pub(crate) fn run(args: &Quantize) -> Result<()> {
     let start = Instant::now();
     let path = &args.output;
     ensure!(!path.is_dir(), "{} is a folder; name a file", path.display());
+    ensure!(
+        args.work.is_none() || args.target.is_some() || args.known.is_static,
+        "--work keeps what is measured; use it with --target or --static"
+    );
     let model = engine::model(&args.source)?;
     ensure!(
         model.packed.is_none(),
@@ -34,6 +40,7 @@ pub(crate) fn run(args: &Quantize) -> Result<()> {
     ctrlc::set_handler(|| CANCEL.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
     let plan = match args.target {
         Some(target) => search::run(args, target, (&model, &cpu, &CANCEL))?,
+        None if args.known.is_static => known::plan(args, (&model, &cpu, &CANCEL))?,
         None => plan(args, &model)?,
     };
     let file = output::temporary(path)?;
@@ -53,17 +60,21 @@ pub(crate) fn run(args: &Quantize) -> Result<()> {
     Ok(())
 }
 
+/// The folder for what was measured: the one that was named, or one beside the output.
+fn work(args: &Quantize) -> PathBuf {
+    args.work.clone().unwrap_or_else(|| args.output.with_extension("work"))
+}
+
 /// The plan in the file that was named, or one scheme for the UNet and one for the rest.
 fn plan(args: &Quantize, model: &Model) -> Result<Plan> {
     if let Some(path) = &args.plan {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read the plan {}", path.display()))?;
-        let fault = |fault: String| anyhow::anyhow!("the plan {}: {fault}", path.display());
-        let plan = Plan::from_toml(&text).map_err(fault)?;
-        plan.check(model).map_err(fault)?;
-        return Ok(plan);
+        return engine::plan_of(path, model);
     }
     if let Some(scheme) = args.scheme {
+        ensure!(
+            !scheme.is_static(),
+            "{scheme} needs ranges; use --static, or a --plan that has them"
+        );
         return Ok(Plan::uniform(scheme, Precision::Bf16));
     }
     let scheme = format!("w{}a{}", args.weights, args.acts).parse().map_err(anyhow::Error::msg)?;

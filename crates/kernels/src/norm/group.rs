@@ -56,8 +56,8 @@ pub struct GroupNorm<'a> {
 pub enum Normed<'a> {
     /// Numbers.
     Real(Output<'a>),
-    /// Codes, as of [`crate::quantize`]. The range of an image is that of the activation over the interval of each
-    /// channel, and so may be a little wider than what occurs.
+    /// Codes, as of [`crate::quantize`]. Where it is not known, the range of an image is that of the activation over
+    /// the interval of each channel, and so may be a little wider than what occurs.
     Codes {
         /// `[batch, pixels, channels]`, channels made a multiple of four; what is added gets the code of zero.
         codes: &'a mut [u8],
@@ -65,6 +65,8 @@ pub enum Normed<'a> {
         ranges: &'a mut [Range8],
         /// The greatest code.
         levels: u8,
+        /// The range of all images, where it is known.
+        known: Option<Range8>,
     },
 }
 
@@ -111,7 +113,7 @@ impl GroupNorm<'_> {
         let moments = scratch.take::<Moments>(batch * stretches * groups);
         let extremes = scratch.take::<Extremes>(batch * stretches * channels);
         let factors = scratch.take::<f32>(batch * 2 * channels);
-        let wants_extremes = matches!(self.output, Normed::Codes { .. });
+        let wants_extremes = matches!(self.output, Normed::Codes { known: None, .. });
         let (moments_of, extremes_of) = ((&mut *moments, groups), (&mut *extremes, channels));
         cpu.threads.run_pairs(moments_of, extremes_of, |index, moments, extremes| {
             let (of, part) = (index / stretches, index % stretches);
@@ -135,12 +137,16 @@ impl GroupNorm<'_> {
                     cpu.eval(Real { apply, first_row, tile });
                 });
             }
-            Normed::Codes { codes, ranges, levels } => {
+            Normed::Codes { codes, ranges, levels, known } => {
                 let of_images = extremes.chunks((stretches * channels).max(1));
                 for (of, (range, extremes)) in ranges[..batch].iter_mut().zip(of_images).enumerate()
                 {
                     let factors = of_image(of);
-                    *range = cpu.eval(Bounds { extremes, factors, activation, levels });
+                    *range = match known {
+                        // Moments of what is not finite are not, either.
+                        Some(known) => known.checked(factors.1.iter().map(|x| 0.0 * x).sum()),
+                        None => cpu.eval(Bounds { extremes, factors, activation, levels }),
+                    };
                 }
                 let (ranges, stride) = (&*ranges, channels.next_multiple_of(4));
                 let codes = &mut codes[..batch * pixels * stride];

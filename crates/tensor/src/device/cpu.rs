@@ -239,6 +239,7 @@ impl Run<'_> {
             channels: op.channels,
             rows_per_range: op.rows_per_range,
             levels: op.levels,
+            known: op.known.map(|span| span.range(op.levels)),
             codes: lease.write(op.codes),
             ranges: lease.write(op.ranges),
             scratch: op.scratch.map(|buffer| lease.write(buffer)).unwrap_or_default(),
@@ -287,9 +288,12 @@ impl Run<'_> {
                 program::Normed::Real(results) => {
                     Normed::Real(output(&results, op.channels, lease))
                 }
-                program::Normed::Codes { codes, ranges, levels } => {
-                    Normed::Codes { codes: lease.write(codes), ranges: lease.write(ranges), levels }
-                }
+                program::Normed::Codes { codes, ranges, levels, known } => Normed::Codes {
+                    codes: lease.write(codes),
+                    ranges: lease.write(ranges),
+                    levels,
+                    known: known.map(|span| span.range(levels)),
+                },
             },
             scratch: op.scratch.map(|buffer| lease.write(buffer)).unwrap_or_default(),
         };

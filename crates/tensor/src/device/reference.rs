@@ -10,8 +10,6 @@ use kernels::quantize::Range8;
 use kernels::reference;
 
 use super::{Control, Device, by_tap, vector};
-use crate::Error;
-use crate::Scores;
 use crate::graph::{Activation, Mask};
 use crate::program::{
     Attention, Band, BufferId, Conv, Format, Geometry, GroupNorm, LayerNorm, Matmul, Normed,
@@ -19,6 +17,7 @@ use crate::program::{
 };
 use crate::quantizer::Row;
 use crate::scheme::WeightScheme;
+use crate::{Error, Scores, Span};
 
 /// The naive device.
 #[derive(Clone, Copy, Debug, Default)]
@@ -120,10 +119,10 @@ impl Device for Reference {
             Op::Attention(op) => (op.output, run.attention(op)),
             Op::GroupNorm(op) => match op.output {
                 Normed::Real(results) => (results, run.group_norm(op)),
-                Normed::Codes { codes, ranges, levels } => {
+                Normed::Codes { codes, ranges, levels, known } => {
                     let values: Vec<f32> =
                         run.group_norm(op).into_iter().map(|x| x as f32).collect();
-                    let made = quantized(&values, (op.pixels, op.channels), levels);
+                    let made = quantized(&values, (op.pixels, op.channels), (levels, known));
                     memory.numbers.insert(codes.0, made.0);
                     memory.numbers.insert(ranges.0, made.1);
                     return Ok(());
@@ -141,7 +140,8 @@ impl Device for Reference {
             }
             Op::Quantize(op) => {
                 let x = run.numbers(op.input.buffer);
-                let (codes, ranges) = quantized(x, (op.rows_per_range, op.channels), op.levels);
+                let sizes = (op.rows_per_range, op.channels);
+                let (codes, ranges) = quantized(x, sizes, (op.levels, op.known));
                 memory.numbers.insert(op.codes.0, codes);
                 memory.numbers.insert(op.ranges.0, ranges);
                 return Ok(());
@@ -165,12 +165,17 @@ impl Buffers {
     }
 }
 
-/// Codes of rows of `channels` and their ranges, each of `rows` rows.
-fn quantized(x: &[f32], (rows, channels): (usize, usize), levels: u8) -> (Vec<f32>, Vec<f32>) {
+/// Codes of rows of `channels` and their ranges, each of `rows` rows, known or their own.
+fn quantized(
+    x: &[f32],
+    (rows, channels): (usize, usize),
+    (levels, known): (u8, Option<Span>),
+) -> (Vec<f32>, Vec<f32>) {
     let (mut codes, mut ranges) = (Vec::new(), Vec::new());
     for rows in x.chunks(rows * channels) {
         let extreme = |pick: fn(f32, f32) -> f32| rows.iter().fold(0.0, |a, &b| pick(a, b));
-        let range = Range8::new(extreme(f32::min), extreme(f32::max), levels);
+        let own = || Range8::new(extreme(f32::min), extreme(f32::max), levels);
+        let range = known.map_or_else(own, |known| known.range(levels));
         ranges.extend([range.scale, range.zero]);
         for row in rows.chunks(channels) {
             codes.extend(row.iter().map(|&x| f32::from(range.code(x, levels))));

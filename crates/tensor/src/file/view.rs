@@ -139,6 +139,17 @@ impl TensorView {
         Self::new(self.dtype, shape, bytes)
     }
 
+    /// Some of the second dimension; copied.
+    pub(crate) fn channels(&self, range: &Range<usize>) -> Self {
+        let element = self.shape[2..].iter().product::<usize>() * self.dtype.size();
+        let row = (self.shape[1] * element).max(1);
+        let rows = self.bytes().chunks_exact(row);
+        let some = rows.flat_map(|row| &row[range.start * element..range.end * element]);
+        let mut shape = self.shape.clone();
+        shape[1] = range.len();
+        Self::new(self.dtype, shape, Bytes::Owned(Arc::new(some.copied().collect())))
+    }
+
     /// The transposed matrix; copied.
     pub(super) fn transposed(&self) -> Self {
         let (rows, columns) = (self.shape[0], self.shape[1]);

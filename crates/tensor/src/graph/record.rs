@@ -206,6 +206,16 @@ impl Recording {
         &self.nodes[id.0]
     }
 
+    /// The number of the node at this place among all.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer nodes.
+    pub fn id(&self, at: usize) -> NodeId {
+        assert!(at < self.nodes.len(), "a node of the recording");
+        NodeId(at)
+    }
+
     /// The named results.
     pub fn outputs(&self) -> &[(String, NodeId)] {
         &self.outputs

@@ -5,10 +5,10 @@ mod memory;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use formats::Codes;
+use formats::{Codes, Factor};
 
 use super::op::{
-    Attention, Conv, Geometry, GroupNorm, LayerNorm, Matmul, Normed, Op, Results, Simple,
+    Attention, Conv, Geometry, GroupNorm, LayerNorm, Matmul, Normed, Op, Operand, Results, Simple,
     SimpleKind, Unary,
 };
 use super::{
@@ -114,7 +114,7 @@ impl<'a> Compiler<'a> {
                 if format == Format::Bf16 { (None, Some(buffer)) } else { (Some(buffer), None) };
             self.values.insert(id, Results { f32, bf16 });
             self.convert_if_wanted(id, node);
-            self.quantize_if_wanted(id, node);
+            self.quantize_if_wanted(id);
         }
     }
 
@@ -134,8 +134,8 @@ impl<'a> Compiler<'a> {
         let node = self.recording.node(group.base);
         let elements = self.recording.node(group.result).shape.elements();
         let op = match &node.kind {
-            Kind::Linear { weight, bias } | Kind::Conv2d { weight, bias, .. } => {
-                self.matmul(group, weight, bias.as_ref(), elements)
+            Kind::Linear { bias, .. } | Kind::Conv2d { bias, .. } => {
+                self.matmul(group, bias.as_ref(), elements)
             }
             Kind::Attention { .. } => self.attention(group, elements),
             Kind::GroupNorm { .. } | Kind::LayerNorm { .. } => self.norm(group, elements),
@@ -149,7 +149,7 @@ impl<'a> Compiler<'a> {
         };
         self.push(op, group);
         self.convert_if_wanted(group.result, node);
-        self.quantize_if_wanted(group.result, node);
+        self.quantize_if_wanted(group.result);
     }
 
     fn push(&mut self, op: Op, group: &Fused) {
@@ -158,38 +158,61 @@ impl<'a> Compiler<'a> {
         self.program.steps.push(Step { op, name, node: group.result, at: node.at });
     }
 
-    fn matmul(
-        &mut self,
-        group: &Fused,
-        weight: &Weight,
-        bias: Option<&Weight>,
-        elements: usize,
-    ) -> Op {
+    /// The last of the products of a layer; those before it, where a layer reads two values, are emitted.
+    fn matmul(&mut self, group: &Fused, bias: Option<&Weight>, elements: usize) -> Op {
+        let mut factors = self.factors(group);
+        let last = factors.pop().expect("a layer reads a value");
+        // What is added to the sum is added to the first product, in the order of one of them all.
+        let mut residual = group.tail.residual.map(|id| self.operand(id, self.stored(id)));
+        for factor in &factors {
+            let buffer = self.buffer(Format::F32, self.recording.node(group.base).shape.elements());
+            let output = Results { f32: Some(buffer), bf16: None };
+            let product = Matmul { residual, ..self.product(group, factor, output) };
+            self.push(Op::Matmul(product), group);
+            residual = Some(Operand { buffer, format: Format::F32 });
+        }
+        let shape = self.recording.node(group.base).shape;
+        let rows_per_batch = shape.rows() / shape.batch();
+        let output = self.results(group.result, elements);
+        // Its weight comes before its bias, here and in files.
+        let product = self.product(group, &last, output);
+        Op::Matmul(Matmul {
+            bias: bias.map(|b| self.slot(b, Packing::Vector)),
+            shift: group.tail.shift.map(|id| (self.f32(id), rows_per_batch)),
+            residual,
+            activation: group.tail.activation,
+            gated: group.tail.gated,
+            scale: group.tail.scale,
+            ..product
+        })
+    }
+
+    /// The product of a value with a weight, and nothing behind it.
+    fn product(&mut self, group: &Fused, factor: &Factor, output: Results) -> Matmul {
         let node = self.recording.node(group.base);
-        let numbers = match self.layer(weight) {
+        let numbers = match self.layer(&factor.weight) {
             LayerFormat::Float(precision) => Numbers::Float(precision),
             LayerFormat::Integer(scheme) => Numbers::Integer(scheme.weights),
         };
-        let (input, ranges) = self.factor(group);
+        let (input, ranges) = self.factor(group, factor);
         let order = if group.tail.gated { PanelOrder::Gated } else { PanelOrder::Natural };
-        let rows_per_batch = node.shape.rows() / node.shape.batch();
-        Op::Matmul(Matmul {
+        Matmul {
             input,
             ranges,
             geometry: self.geometry(group),
             rows: node.shape.rows(),
-            inputs: weight.shape()[1],
+            inputs: factor.weight.shape()[1],
             outputs: node.shape.channels(),
-            weight: self.slot(weight, Packing::Panels(order, numbers)),
-            bias: bias.map(|b| self.slot(b, Packing::Vector)),
-            shift: group.tail.shift.map(|id| (self.f32(id), rows_per_batch)),
-            residual: group.tail.residual.map(|id| self.operand(id, self.stored(id))),
-            activation: group.tail.activation,
-            gated: group.tail.gated,
-            scale: group.tail.scale,
-            output: self.results(group.result, elements),
+            weight: self.slot(&factor.weight, Packing::Panels(order, numbers)),
+            bias: None,
+            shift: None,
+            residual: None,
+            activation: None,
+            gated: false,
+            scale: 1.0,
+            output,
             scratch: None,
-        })
+        }
     }
 
     fn geometry(&self, group: &Fused) -> Geometry {

@@ -1,8 +1,8 @@
 //! The operations of a program. All operands are buffer and slot numbers; sizes are explicit.
 
 use super::{BufferId, Format, SlotId};
-use crate::Scores;
 use crate::graph::{Activation, Mask};
+use crate::{Scores, Span};
 
 /// One operation.
 #[derive(Clone, Debug)]
@@ -175,6 +175,8 @@ pub enum Normed {
         ranges: BufferId,
         /// The greatest code.
         levels: u8,
+        /// The range of all images, where it is known.
+        known: Option<Span>,
     },
 }
 
@@ -318,6 +320,8 @@ pub struct Quantize {
     pub rows_per_range: usize,
     /// The greatest code.
     pub levels: u8,
+    /// The range of all rows, where it is known; else each group's own is found.
+    pub known: Option<Span>,
     /// `[rows, channels]`, channels made a multiple of four.
     pub codes: BufferId,
     /// One range for each group of rows.

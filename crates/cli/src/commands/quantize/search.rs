@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result};
@@ -13,7 +13,8 @@ use quant::sensitivity::{Effect, FLOAT, Sensitivity};
 use serde::{Deserialize, Serialize};
 use tensor::{Cpu, Precision, Scheme};
 
-use crate::args::{Quantize, Source, Target};
+use super::work;
+use crate::args::{Beside, Quantize, Source, Target};
 use crate::commands::drawing;
 use crate::commands::engine;
 use crate::commands::evaluate::{self, Models};
@@ -117,7 +118,8 @@ pub(super) fn report(args: &Quantize, target: Target, engine: Engine<'_>) -> Res
     let request = proof(args)?;
     let naive = format!("w{}a{}", if target.weights < 6.0 { 4 } else { 8 }, target.acts);
     let naive: Scheme = naive.parse().map_err(anyhow::Error::msg)?;
-    let models = Models { reference, model: &model, beside: &[naive], everywhere: &[naive] };
+    let beside = [Beside::Scheme(naive)];
+    let models = Models { reference, model: &model, beside: &beside, everywhere: &[naive] };
     let folder = work(args);
     evaluate::write_report(&models, &request, (&folder, cpu, cancel))?;
     report::say(&format!("report: {}", folder.join("report.html").display()));
@@ -127,11 +129,6 @@ pub(super) fn report(args: &Quantize, target: Target, engine: Engine<'_>) -> Res
 /// Pictures of prompts that nothing is chosen by.
 fn proof(args: &Quantize) -> Result<Request> {
     drawing::pictures(&args.pictures, 2 * args.pictures.count as usize)
-}
-
-/// The folder that was named, or one beside the output.
-fn work(args: &Quantize) -> PathBuf {
-    args.work.clone().unwrap_or_else(|| args.output.with_extension("work"))
 }
 
 /// These formats of all components.

@@ -6,7 +6,7 @@ use crate::graph::{Kind, Node, NodeId};
 use crate::program::op::{Convert, Normed, Op, Operand, Quantize, Results};
 use crate::program::{BufferId, Format, Step};
 use crate::scheme::ActivationScheme;
-use crate::{LayerFormat, Precision, Weight};
+use crate::{Halves, LayerFormat, Precision, Span, Weight};
 
 /// Bytes from which on a value of real numbers is stored in as few as its plan's precision has.
 const LARGE: usize = 32 << 20;
@@ -16,6 +16,14 @@ const LARGE: usize = 32 << 20;
 pub(super) struct Codes {
     rows_per_range: usize,
     levels: u8,
+    known: Option<Span>,
+}
+
+/// A value that a multiplication reads, the weight that it meets, and how it is quantized for that.
+pub(super) struct Factor {
+    pub(super) source: NodeId,
+    pub(super) weight: Weight,
+    codes: Option<Codes>,
 }
 
 impl Compiler<'_> {
@@ -24,8 +32,14 @@ impl Compiler<'_> {
         for group in groups {
             let node = self.recording.node(group.base);
             let precision = self.precision(node);
-            if let Some(codes) = self.codes_of(group) {
-                self.wants_codes.entry(group.source).or_default().insert(codes);
+            let factors = self.factors(group);
+            if let [Factor { source, codes: Some(codes), .. }] = factors[..] {
+                self.wants_codes.entry(source).or_default().insert(codes);
+            } else if factors.len() > 1 {
+                // Codes of halves are made when they are due, from the numbers that were put together.
+                for half in factors.iter().filter(|half| half.codes.is_none()) {
+                    self.want(half.source, precision);
+                }
             } else if matches!(node.kind, Kind::GroupNorm { .. }) {
                 self.want(group.source, self.stored(group.source));
             } else {
@@ -72,7 +86,7 @@ impl Compiler<'_> {
         }
         let [codes, ranges] = self.code_buffers(id, kind);
         self.values.insert(id, Results { f32: None, bf16: None });
-        Some(Normed::Codes { codes, ranges, levels: kind.levels })
+        Some(Normed::Codes { codes, ranges, levels: kind.levels, known: kind.known })
     }
 
     fn code_buffers(&mut self, id: NodeId, kind: Codes) -> [BufferId; 2] {
@@ -117,28 +131,63 @@ impl Compiler<'_> {
         }
     }
 
-    /// How a multiplication wants its input quantized.
-    pub(super) fn codes_of(&self, group: &Fused) -> Option<Codes> {
+    /// What a multiplication reads: one value, or two that stand side by side, each with its part of the weight. Nothing for
+    /// what does not multiply.
+    pub(super) fn factors(&self, group: &Fused) -> Vec<Factor> {
         let node = self.recording.node(group.base);
-        let LayerFormat::Integer(scheme) = self.layer(node.weight()?) else { return None };
-        let ActivationScheme::Dynamic { levels } = scheme.activations else { return None };
+        let Some(weight) = node.weight() else { return Vec::new() };
+        let factor = |source, weight: Weight| {
+            let codes = self.codes_of(node, source, &weight);
+            Factor { source, weight, codes }
+        };
+        let beside = self.recording.node(group.source);
+        let is_apart = self.plan.halves == Halves::Apart
+            && matches!(self.layer(weight), LayerFormat::Integer(_))
+            && matches!((&node.kind, &beside.kind), (Kind::Conv2d { .. }, Kind::ConcatChannels))
+            // Codes lie in groups of four inputs.
+            && self.recording.node(beside.inputs[0]).shape.channels().is_multiple_of(4)
+            // Where a part of a recording begins with them together, they stay so.
+            && !self.uses.is_given(group.source);
+        if !is_apart {
+            return vec![factor(group.source, weight.clone())];
+        }
+        let [left, right] = [0, 1].map(|i| self.uses.root(beside.inputs[i]));
+        let cut = self.recording.node(left).shape.channels();
+        let parts = [(left, 0..cut), (right, cut..weight.shape()[1])];
+        parts.map(|(source, channels)| factor(source, weight.part(channels))).into()
+    }
+
+    /// How a multiplication wants a value quantized.
+    fn codes_of(&self, node: &Node, source: NodeId, weight: &Weight) -> Option<Codes> {
+        let LayerFormat::Integer(scheme) = self.layer(weight) else { return None };
+        let known = || self.plan.ranges.get(&weight.reads()).copied();
+        let (levels, known) = match scheme.activations {
+            ActivationScheme::Float => return None,
+            ActivationScheme::Dynamic { levels } => (levels, None),
+            ActivationScheme::Static { levels } => (levels, known()),
+        };
         let rows_per_range = match node.kind {
             // A resize that the convolution swallows repeats pixels, which changes no range.
-            Kind::Conv2d { .. } => {
-                self.recording.node(group.source).shape.rows() / node.shape.batch()
-            }
+            Kind::Conv2d { .. } => self.recording.node(source).shape.rows() / node.shape.batch(),
             _ => 1,
         };
-        Some(Codes { rows_per_range, levels })
+        Some(Codes { rows_per_range, levels, known })
     }
 
     /// What a multiplication reads, and the ranges of codes.
-    pub(super) fn factor(&self, group: &Fused) -> (Operand, Option<(BufferId, usize)>) {
+    pub(super) fn factor(
+        &mut self,
+        group: &Fused,
+        Factor { source, codes, .. }: &Factor,
+    ) -> (Operand, Option<(BufferId, usize)>) {
         let node = self.recording.node(group.base);
-        let Some(codes) = self.codes_of(group) else {
-            return (self.operand(group.source, self.precision(node)), None);
+        let Some(kind) = *codes else {
+            return (self.operand(*source, self.precision(node)), None);
         };
-        let [buffer, ranges] = self.codes[&(self.uses.root(group.source), codes)];
+        let [buffer, ranges] = match self.codes.get(&(*source, kind)) {
+            Some(buffers) => *buffers,
+            None => self.quantize(*source, kind),
+        };
         let rows = match node.kind {
             Kind::Conv2d { .. } => node.shape.rows() / node.shape.batch(),
             _ => 1,
@@ -160,36 +209,44 @@ impl Compiler<'_> {
     }
 
     /// Quantize a value in each way that a multiplication asks for.
-    pub(super) fn quantize_if_wanted(&mut self, id: NodeId, node: &Node) {
-        let results = self.values[&id];
+    pub(super) fn quantize_if_wanted(&mut self, id: NodeId) {
         let wanted = self.wants_codes.get(&id).cloned().unwrap_or_default();
-        let missing = wanted.into_iter().filter(|kind| !self.codes.contains_key(&(id, *kind)));
-        for kind in missing.collect::<Vec<_>>() {
-            // Of two formats, the one that another producer would have written alone.
-            let [is_f32, _] = self.formats(id);
-            let f32 = results.f32.filter(|_| is_f32 || results.bf16.is_none());
-            let input = match (f32, results.bf16) {
-                (Some(buffer), _) => Operand { buffer, format: Format::F32 },
-                (None, Some(buffer)) => Operand { buffer, format: Format::Bf16 },
-                (None, None) => unreachable!("a value has a format"),
-            };
-            let elements = self.program.buffer(input.buffer).elements;
-            let channels = self.recording.node(id).shape.channels();
-            let [codes, ranges] = self.code_buffers(id, kind);
-            let Codes { rows_per_range, levels } = kind;
-            let op = Quantize {
-                input,
-                rows: elements / channels,
-                channels,
-                rows_per_range,
-                levels,
-                codes,
-                ranges,
-                scratch: None,
-            };
-            let name = "quantize".into();
-            self.program.steps.push(Step { op: Op::Quantize(op), name, node: id, at: node.at });
+        for kind in wanted {
+            if !self.codes.contains_key(&(id, kind)) {
+                self.quantize(id, kind);
+            }
         }
+    }
+
+    /// Quantize a value in one way: its codes and their ranges.
+    fn quantize(&mut self, id: NodeId, kind: Codes) -> [BufferId; 2] {
+        let (results, node) = (self.values[&id], self.recording.node(id));
+        // Of two formats, the one that another producer would have written alone.
+        let [is_f32, _] = self.formats(id);
+        let f32 = results.f32.filter(|_| is_f32 || results.bf16.is_none());
+        let input = match (f32, results.bf16) {
+            (Some(buffer), _) => Operand { buffer, format: Format::F32 },
+            (None, Some(buffer)) => Operand { buffer, format: Format::Bf16 },
+            (None, None) => unreachable!("a value has a format"),
+        };
+        let elements = self.program.buffer(input.buffer).elements;
+        let channels = node.shape.channels();
+        let [codes, ranges] = self.code_buffers(id, kind);
+        let Codes { rows_per_range, levels, known } = kind;
+        let op = Quantize {
+            input,
+            rows: elements / channels,
+            channels,
+            rows_per_range,
+            levels,
+            known,
+            codes,
+            ranges,
+            scratch: None,
+        };
+        let name = "quantize".into();
+        self.program.steps.push(Step { op: Op::Quantize(op), name, node: id, at: node.at });
+        [codes, ranges]
     }
 
     /// Buffers for a value whose producer can write every format itself.

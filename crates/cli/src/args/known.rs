@@ -1,0 +1,88 @@
+//! What can be typed about ranges that are known before.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+use quant::calibration::Rule;
+use tensor::Scheme;
+
+/// Ranges of activations that are known before a model runs.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Known {
+    /// Round activations of the UNet in ranges that are known before, as MixDQ does, instead of finding the range of each
+    /// token or image; found now on a few pictures, or in --ranges
+    #[arg(long = "static", conflicts_with_all = ["target", "scheme", "plan"])]
+    pub(crate) is_static: bool,
+
+    /// With --static: what `mixdq calibrate` found
+    #[arg(long, value_name = "FILE", requires = "is_static")]
+    pub(crate) ranges: Option<PathBuf>,
+
+    /// With --static: how ranges follow from what was found: minmax, average (running, of batches, as in the paper), or
+    /// p99.9 (that share of all numbers is inside)
+    #[arg(long, value_name = "RULE", requires = "is_static", default_value = "p99.9")]
+    pub(crate) rule: Rule,
+
+    /// With --static: keys and values of a text's first token, which would widen the range of all others
+    #[arg(long, value_enum, requires = "is_static", default_value_t = FirstTokenArg::Float)]
+    pub(crate) first_token: FirstTokenArg,
+
+    /// With --static: the two halves that shortcuts of the way up read, which need not be of one size
+    #[arg(long, value_enum, requires = "is_static", default_value_t = ShortcutsArg::Apart)]
+    pub(crate) shortcuts: ShortcutsArg,
+
+    /// With --static: leave text encoders and decoder in 16 bits
+    #[arg(long, requires = "is_static")]
+    pub(crate) unet_only: bool,
+}
+
+/// How the first token of a text is treated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FirstTokenArg {
+    /// From real weights, and in no range
+    Float,
+    /// Like any other token
+    AsOthers,
+}
+
+/// How shortcuts read what stands side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ShortcutsArg {
+    /// Each half with a range and units of weights of its own
+    Apart,
+    /// As one
+    Together,
+}
+
+/// What the original model is drawn with beside a quantized one.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Beside {
+    /// The same for every layer of its UNet.
+    Scheme(Scheme),
+    /// What a file says.
+    Plan(PathBuf),
+}
+
+impl FromStr for Beside {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if std::path::Path::new(text).extension().is_some_and(|end| end == "toml") {
+            return Ok(Self::Plan(text.into()));
+        }
+        without_ranges(text).map(Self::Scheme)
+    }
+}
+
+/// A scheme that says all that a layer needs to know.
+pub(super) fn without_ranges(text: &str) -> Result<Scheme, String> {
+    let scheme: Scheme = text.parse()?;
+    if scheme.is_static() {
+        return Err(format!(
+            "{text} needs ranges, which only plans have; use {}",
+            text.trim_end_matches('s')
+        ));
+    }
+    Ok(scheme)
+}

@@ -1,0 +1,86 @@
+//! Ranges that are known before → a plan.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, Result, ensure};
+use pipeline::{FirstToken, Known, Model, Plan};
+use quant::calibration::{self, Calibration};
+use tensor::{Cpu, Halves, Precision, Scheme, Span};
+
+use crate::args::{FirstTokenArg, Quantize, ShortcutsArg};
+use crate::commands::{calibrate, drawing, engine};
+use crate::output;
+use crate::report;
+
+/// Where the work folder keeps what was found.
+const RANGES: &str = "ranges.jsonl";
+
+/// The component whose ranges are known.
+const UNET: &str = "unet";
+
+/// The plan with the ranges that were named, or that are found now.
+pub(super) fn plan(
+    args: &Quantize,
+    (model, cpu, cancel): (&Model, &Cpu, &AtomicBool),
+) -> Result<Plan> {
+    ensure!(args.acts == 8, "--static rounds activations to 8 bits; leave --acts out");
+    let known = &args.known;
+    let work = super::work(args);
+    fs::create_dir_all(&work).with_context(|| {
+        format!("cannot make the folder {}; choose another with --work", work.display())
+    })?;
+    let found = if let Some(path) = &known.ranges {
+        of_model(path, model)?
+    } else {
+        let request = drawing::pictures(&args.pictures, 0)?;
+        calibrate::measure(&request, (&work.join(RANGES), cancel), (model, cpu))?
+    };
+    if let Some(ratio) = found.first_token_ratio() {
+        report::say(&format!(
+            "the first token of texts is {ratio:.1} times as large as all others"
+        ));
+    }
+    let first = known.first_token == FirstTokenArg::Float;
+    let wanted =
+        if first { calibration::FirstToken::Apart } else { calibration::FirstToken::AsOthers };
+    let ranges = found.ranges(known.rule, wanted).into_iter().map(|(reads, [low, high])| {
+        let span = Span::new(low, high);
+        Ok((reads.clone(), span.with_context(|| format!("the range of {reads} is not finite"))?))
+    });
+    let scheme = |acts: &str| -> Result<Scheme> {
+        format!("w{}a{acts}", args.weights).parse().map_err(anyhow::Error::msg)
+    };
+    let plan = if known.unet_only {
+        Plan::float(Precision::Bf16)
+    } else {
+        engine::uniform_unet(scheme("8")?, Precision::Bf16)
+    };
+    let plan = plan.with_component(UNET, scheme("8s")?).with_known(
+        UNET,
+        Known {
+            ranges: ranges.collect::<Result<_>>()?,
+            first_token: if first { FirstToken::Float } else { FirstToken::AsOthers },
+            halves: match known.shortcuts {
+                ShortcutsArg::Apart => Halves::Apart,
+                ShortcutsArg::Together => Halves::Together,
+            },
+        },
+    );
+    let names = model.components().map(|component| component.name);
+    output::save(&work.join("plan.toml"), plan.to_toml(names).as_bytes())?;
+    Ok(plan)
+}
+
+/// A file of ranges, if it is of this model.
+fn of_model(path: &Path, model: &Model) -> Result<Calibration> {
+    let found = Calibration::read(path)?;
+    ensure!(
+        found.header.fingerprint == model.fingerprint()?,
+        "{} was found on other weights than those of {}; run `mixdq calibrate` on this model",
+        path.display(),
+        model.name
+    );
+    Ok(found)
+}

@@ -1,0 +1,163 @@
+//! The parts of the method one after the other, on the bundled model: naive static ranges, the first token apart, shortcuts
+//! in halves; beside them our own dynamic ranges and mixed formats.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::Options;
+use super::readings::Readings;
+use crate::command::{build, program, read, root};
+use crate::console::say;
+
+/// Prompts whose ranges are found, and after them those that are drawn.
+const CALIBRATED: &str = "64";
+const DRAWN: &str = "1000";
+
+/// Plans with ranges: what they are called, how ranges follow, the first token, the shortcuts.
+const STATIC: [(&str, [&str; 3]); 5] = [
+    ("naive", ["average", "as-others", "together"]),
+    ("naive-minmax", ["minmax", "as-others", "together"]),
+    ("first-token", ["average", "float", "together"]),
+    ("split", ["average", "float", "apart"]),
+    ("split-p99.9", ["p99.9", "float", "apart"]),
+];
+
+/// Plans without.
+const DYNAMIC: [&str; 2] = ["w8a8", "w4a8"];
+
+/// Reads `naive`, `first`, `split`, `best` (static, with ranges that cut off outliers) and `dynamic` (SSIM), and `ratio` (of the
+/// first token to all others).
+pub(super) fn readings(options: &Options) -> Result<Readings> {
+    let folder = options.models.join("method");
+    fs::create_dir_all(&folder)?;
+    let words = |path: &Path| path.display().to_string();
+    let model = root().join("models/pocket-turbo");
+    let bench = Bench {
+        binary: build(&["--release"])?,
+        clip: words(&root().join("models/pocket-clip")),
+        prompts: words(&model.join("prompts.txt")),
+        model: words(&model),
+        folder,
+    };
+    bench.run()
+}
+
+struct Bench {
+    binary: PathBuf,
+    model: String,
+    clip: String,
+    prompts: String,
+    folder: PathBuf,
+}
+
+impl Bench {
+    fn run(&self) -> Result<Readings> {
+        let ranges = self.at("ranges.jsonl");
+        self.mixdq(&[
+            "calibrate",
+            "-o",
+            &ranges,
+            "--count",
+            CALIBRATED,
+            "--prompts",
+            &self.prompts,
+        ])?;
+        let mut plans = Vec::new();
+        for (name, [rule, first, shortcuts]) in STATIC {
+            let (packed, work) = (self.at(&format!("{name}.mixdq")), self.at(name));
+            let known = ["--static", "--unet-only", "--ranges", &ranges, "--rule", rule];
+            let parts = ["--first-token", first, "--shortcuts", shortcuts, "-o", &packed];
+            self.mixdq(&[&["quantize"], &known[..], &parts, &["--work", &work]].concat())?;
+            let plan = self.at(&format!("{name}.toml"));
+            fs::copy(Path::new(&work).join("plan.toml"), &plan)?;
+            plans.push(plan);
+        }
+        for scheme in DYNAMIC {
+            let plan = self.at(&format!("{scheme}.toml"));
+            // Attention is real in the plans above, as in the paper.
+            let text =
+                format!("version = 1\n[unet]\ndefault = \"{scheme}\"\nattention = \"float\"\n");
+            fs::write(&plan, text)?;
+            plans.push(plan);
+        }
+        plans.extend(DYNAMIC.map(str::to_owned));
+        let mixed = self.at("mixed.mixdq");
+        let target = ["--target", "w4a8", "-o", &mixed, "--prompts", &self.prompts];
+        self.mixdq(&[&["quantize"], &target[..]].concat())?;
+        let found = self.evaluate(&mixed, &plans.join(","))?;
+        let ratio = first_token(&fs::read_to_string(&ranges)?)?;
+        say(&format!("  the first token of texts is {ratio:.2} times as large as all others"));
+        table(&found, ratio)
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+
+    /// Run a command on the bundled model.
+    fn mixdq(&self, words: &[&str]) -> Result<String> {
+        let (command, words) = words.split_first().context("a command")?;
+        let all = [&[*command, "-m", &self.model, "-t", "2"], words].concat();
+        read(&mut program(&self.binary, &all))
+    }
+
+    fn evaluate(&self, packed: &str, beside: &str) -> Result<Value> {
+        let models = ["evaluate", "-m", packed, "-r", &self.model, "--beside", beside];
+        let prompts = ["--prompts", &self.prompts, "--skip", CALIBRATED, "--count", DRAWN];
+        let others = ["-b", "1", "--clip", &self.clip, "--json", "-", "-t", "2"];
+        let found = read(&mut program(&self.binary, &[&models[..], &prompts, &others].concat()))?;
+        serde_json::from_str(&found).context("evaluate writes JSON")
+    }
+}
+
+/// The greatest ratio of the magnitudes of first tokens and of all others in a file of ranges.
+fn first_token(text: &str) -> Result<f64> {
+    let mut most = [0.0_f64; 2];
+    for line in text.lines().skip(1) {
+        let seen: Value = serde_json::from_str(line)?;
+        let which = match seen["tokens"].as_str() {
+            Some("first") => 0,
+            Some("others") => 1,
+            _ => continue,
+        };
+        let channels = seen["observed"]["most"].as_array().into_iter().flatten();
+        let own = channels.filter_map(Value::as_f64).fold(0.0, f64::max);
+        most[which] = most[which].max(own);
+    }
+    Ok(most[0] / most[1])
+}
+
+/// One line for each contender, and what the bars are about.
+fn table(found: &Value, ratio: f64) -> Result<Readings> {
+    let contenders = found["contenders"].as_array().context("contenders")?;
+    let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
+    for contender in contenders {
+        let name = contender["name"].as_str().unwrap_or_default();
+        let name = name.rsplit('/').next().unwrap_or(name);
+        let [ssim, psnr, sqnr] = ["ssim", "psnr", "sqnr"].map(|s| number(&contender["mean"][s]));
+        let (fit, mb) = (number(&contender["fit"]), number(&contender["bytes"]) / 1e6);
+        say(&format!(
+            "  {name:<16} SSIM {ssim:.4}, PSNR {psnr:.2} dB, latents {sqnr:.2} dB, CLIP {fit:.2}, {mb:.2} MB"
+        ));
+    }
+    let ssim = |wanted: &str| {
+        let named = |name: &str| name.rsplit('/').next() == Some(wanted);
+        let found = contenders.iter().find(|c| c["name"].as_str().is_some_and(named));
+        found.map_or(f64::NAN, |contender| number(&contender["mean"]["ssim"]))
+    };
+    let mut readings = Readings::default();
+    readings.set("ratio", ratio);
+    for (name, contender) in [
+        ("naive", "naive"),
+        ("first", "first-token"),
+        ("split", "split"),
+        ("best", "split-p99.9"),
+        ("dynamic", "w8a8"),
+    ] {
+        readings.set(name, ssim(contender));
+    }
+    Ok(readings)
+}
