@@ -207,8 +207,8 @@ pub(crate) struct Quantize {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
 
-    /// Measure the model and mix formats so that the UNet's weights take so many bits on average, scales included
-    /// (w4: at most 4.3), and activations 8 or 16: w8a8, w5a8, w4a8, w3.66a16, …
+    /// Measure the model and mix formats so that the weights of all components take so many bits on average, scales
+    /// included (w4: at most 4.3), and activations 8 or 16: w8a8, w5a8, w4a8, w3.66a16, …
     #[arg(long, value_name = "TARGET", conflicts_with_all = ["weights", "acts", "scheme", "plan"])]
     pub(crate) target: Option<Target>,
 
@@ -216,7 +216,8 @@ pub(crate) struct Quantize {
     #[arg(long, value_name = "SIZE", requires = "target")]
     pub(crate) budget: Option<ByteSize>,
 
-    /// With --target: measure layers' own errors instead of what they do to pictures: coarser, in minutes
+    /// With --target: measure layers' own errors, and what one format of each does to one picture's prediction, instead of
+    /// what all do to all pictures: coarser, in minutes
     #[arg(long, requires = "target")]
     pub(crate) fast: bool,
 
@@ -320,17 +321,32 @@ pub(crate) struct Sensitivity {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
 
-    /// Formats to try on each layer
+    /// Formats to try on each layer of the UNet and the VAE, from fine to coarse
     #[arg(long, value_name = "SCHEME,…", value_delimiter = ',', default_value = "w8a8,w4a8,w2a8",
           value_parser = known::without_ranges)]
     pub(crate) formats: Vec<Scheme>,
 
-    /// Compare pictures for all layers, not only for those of cross-attention and feed-forward
+    /// Formats to try on each layer of the text encoders, from fine to coarse
+    #[arg(
+        long,
+        value_name = "SCHEME,…",
+        value_delimiter = ',',
+        default_value = "w8a16,w8a8,w4a16,w4a8,w2a8",
+        value_parser = known::without_ranges
+    )]
+    pub(crate) text_formats: Vec<Scheme>,
+
+    /// Measure these components alone, of `unet`, `text_encoder`, `text_encoder_2`, `vae`
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub(crate) components: Vec<String>,
+
+    /// Compare pictures for all layers, not only for those of text encoders, cross-attention, feed-forward and VAE
     #[arg(long)]
     pub(crate) all_pictures: bool,
 
-    /// Measure layers' own errors instead of what they do to pictures: coarser, in minutes
-    #[arg(long)]
+    /// Measure layers' own errors, and what one format of each does to one picture's prediction, instead of what all do to
+    /// all pictures: coarser, in minutes
+    #[arg(long, conflicts_with = "shard")]
     pub(crate) fast: bool,
 
     /// Measure for about so long, such as 2h or 30m: all layers' own errors, and of the most telling layers what they do
@@ -341,6 +357,10 @@ pub(crate) struct Sensitivity {
     /// Measure one part of the layers, such as 1/4
     #[arg(long, value_name = "I/N")]
     pub(crate) shard: Option<Shard>,
+
+    /// Scores to compare with, in another file: how well the order of these agrees with theirs
+    #[arg(long, value_name = "FILE", conflicts_with = "merge")]
+    pub(crate) against: Option<PathBuf>,
 
     /// Put the files of all shards together instead
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["shard", "model"])]
@@ -361,10 +381,15 @@ pub(crate) struct Evaluate {
     #[arg(short, long, value_name = "PATH")]
     pub(crate) reference: PathBuf,
 
-    /// What to set beside: the original with the same scheme for every layer of its UNet (w8a8, w4a8, …), or with a plan
-    /// (a file that ends with .toml)
+    /// What to set beside: the original with the same scheme for every layer of its UNet (w8a8, w4a8, …) and 8 bits in
+    /// text encoders and VAE, or with a plan (a file that ends with .toml)
     #[arg(long, value_name = "SCHEME|PLAN,…", value_delimiter = ',')]
     pub(crate) beside: Vec<Beside>,
+
+    /// Schemes to set beside: the original with the same one for every layer of every component
+    #[arg(long, value_name = "SCHEME,…", value_delimiter = ',',
+          value_parser = known::without_ranges)]
+    pub(crate) everywhere: Vec<Scheme>,
 
     #[command(flatten)]
     pub(crate) pictures: Pictures,

@@ -14,7 +14,7 @@ pub(crate) struct Knob {
 /// Forces a lower instruction set than the CPU has.
 const ISA: Knob = Knob {
     name: "MIXDQ_ISA",
-    help: "instruction set to use instead of the best: scalar, avx2, avxvnni, avx512, avx512vnni, avx512bf16, neon",
+    help: "instruction set to use instead of the best: scalar, avx2, avxvnni, avx512, avx512vnni, avx512bf16, amx, neon",
 };
 
 /// Where models are looked for.

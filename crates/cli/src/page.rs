@@ -3,14 +3,16 @@
 mod chart;
 mod picture;
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use quant::Group;
+use quant::formats::Objective;
 use quant::sensitivity::{FLOAT, Sensitivity};
 
-use crate::commands::evaluate::{Contender, Findings, Likeness};
+use crate::commands::evaluate::{Contender, Findings, LayerBits, Likeness};
 use crate::commands::quantize::search::{CANDIDATES, Comparison, SCORES};
 use chart::{Chart, Span};
 
@@ -22,6 +24,9 @@ const ROWS: usize = 12;
 /// Colours of the groups.
 const CONTENT: &str = "#2563eb";
 const QUALITY: &str = "#d97706";
+/// Of components beside the UNet.
+const READING: &str = "#7c3aed";
+const DECODING: &str = "#65a30d";
 /// Of the model that is judged, and of those beside it.
 const JUDGED: &str = "#0f766e";
 const BESIDE: &str = "#9ca3af";
@@ -182,17 +187,19 @@ impl Page<'_> {
     /// What a weight of each layer takes.
     fn bits(&self) -> String {
         let bits = &self.findings.judged().bits;
+        let kinds = bits.iter().map(|layer| kind(layer.component, &layer.layer));
         let most = bits.iter().map(|layer| layer.bits).fold(8.0, f64::max);
         let mut chart = Chart::new(
             ("layers, as they run", Span::of([0.0, bits.len() as f64])),
             ("bits of a weight, units included", Span::of([0.0, most])),
         );
-        for (x, layer) in bits.iter().enumerate() {
-            let title = format!("{}: {}, {:.2} bits", layer.layer, layer.format, layer.bits);
-            chart.bar(x as f64, layer.bits, colour(Group::of(&layer.layer)), &title);
+        for (x, (layer, (_, colour))) in bits.iter().zip(kinds.clone()).enumerate() {
+            let LayerBits { component, layer, format, bits } = layer;
+            let title = format!("{component}, {layer}: {format}, {bits:.2} bits");
+            chart.bar(x as f64, *bits, colour, &title);
         }
-        for group in Group::ALL {
-            chart.key(colour(group), group.name());
+        for (name, colour) in kinds.collect::<BTreeSet<_>>() {
+            chart.key(colour, name);
         }
         chart.svg()
     }
@@ -235,12 +242,12 @@ fn sensitivity(work: &Work) -> String {
             (group.name(), Span::of([0.0, layers.len() as f64])),
             (label, Span::of(measured().map(noise))),
         );
-        let shades = ["#1e3a8a", "#2563eb", "#93c5fd", "#dbeafe"];
-        let formats = work.measured.header.formats.iter().filter(|format| *format != FLOAT);
-        for (format, shade) in formats.zip(shades) {
+        let shades = ["#1e3a8a", "#2563eb", "#60a5fa", "#93c5fd", "#bfdbfe", "#dbeafe"];
+        let formats: BTreeSet<&str> = measured().map(|record| record.format.as_str()).collect();
+        for (format, shade) in formats.into_iter().rev().zip(shades) {
             for (x, (_, records)) in layers.iter().enumerate() {
                 for record in records.iter().filter(|record| record.format == *format) {
-                    let title = format!("{} as {format}", record.layer);
+                    let title = format!("{}, {} as {format}", record.component, record.layer);
                     chart.dot([x as f64 + 0.5, noise(record)], shade, &title);
                 }
             }
@@ -261,7 +268,9 @@ fn plans(work: &Work) -> String {
         ),
         ("prediction, dB", Span::of(plans.iter().map(|p| p.effect.sqnr))),
     );
-    for (objective, colour) in [("noise", JUDGED), ("decibels", BESIDE)] {
+    let colours = [JUDGED, BESIDE, CONTENT, QUALITY];
+    let objectives = Objective::APART.into_iter().chain(Objective::TOGETHER);
+    for (objective, colour) in objectives.map(Objective::name).zip(colours) {
         for plan in plans.iter().filter(|plan| plan.objective == objective) {
             let title = format!(
                 "ratio {:.2}, {:.1} MB, SSIM {:.4}",
@@ -297,10 +306,13 @@ fn verdict(findings: &Findings) -> String {
     )
 }
 
-fn colour(group: Group) -> &'static str {
-    match group {
-        Group::Content => CONTENT,
-        Group::Quality => QUALITY,
+/// What a layer is shown as, and its colour.
+fn kind(component: &str, layer: &str) -> (&'static str, &'static str) {
+    match (component, Group::of_component(component, layer)) {
+        ("vae", _) => ("decoder", DECODING),
+        ("unet", group @ Group::Content) => (group.name(), CONTENT),
+        ("unet", group @ Group::Quality) => (group.name(), QUALITY),
+        _ => ("text encoders", READING),
     }
 }
 

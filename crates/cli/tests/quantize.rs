@@ -106,25 +106,56 @@ fn work_that_was_killed_ends_with_the_same_file() {
     }
 }
 
+/// Layers of a file of scores, and the formats of them beside real numbers.
+fn counts(folder: &TempDir, name: &str) -> [usize; 2] {
+    let text = String::from_utf8(read(folder, name)).unwrap();
+    let header: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    let components = header["components"].as_array().unwrap();
+    let count = |component: &Value, list: &str| component[list].as_array().unwrap().len();
+    let layers = components.iter().map(|of| count(of, "layers"));
+    let formats = components.iter().map(|of| count(of, "layers") * (count(of, "formats") - 1));
+    let [layers, formats] = [layers.sum(), formats.sum()];
+    assert_eq!(text.lines().count(), 1 + layers + formats);
+    [layers, formats]
+}
+
 #[test]
 fn time_that_is_given_is_spent_on_what_tells_most() {
     let folder = tempfile::tempdir().unwrap();
     let measure = |more: &[&str]| done(&mut with_model(&folder, "sensitivity", more));
     let said = |output: Output| String::from_utf8(output.stderr).unwrap();
     let said_of_all = said(measure(&["-o", "all.jsonl", "--time", "1h"]));
-    assert!(said_of_all.contains("174 of 174 layers fit"), "{said_of_all}");
-    let agreement = said_of_all.lines().filter(|line| line.starts_with("rank correlation"));
-    assert_eq!(agreement.count(), 2);
+    let [layers, formats] = counts(&folder, "all.jsonl");
+    assert!(said_of_all.contains(&format!("{layers} of {layers} layers fit")), "{said_of_all}");
+    let agreement = |said: &str| said.lines().filter(|l| l.starts_with("rank correlation")).count();
+    assert_eq!(agreement(&said_of_all), 2);
     let said_of_none = said(measure(&["-o", "none.jsonl", "--time", "0s"]));
-    assert!(said_of_none.contains("0 of 174 layers fit"), "{said_of_none}");
+    assert!(said_of_none.contains(&format!("0 of {layers} layers fit")), "{said_of_none}");
+    let said_of_fast = said(measure(&["-o", "fast.jsonl", "--fast", "--against", "all.jsonl"]));
+    assert_eq!(agreement(&said_of_fast), 4, "{said_of_fast}");
     let inferred = |name: &str| {
         let text = String::from_utf8(read(&folder, name)).unwrap();
-        assert_eq!(text.lines().count(), 1 + 174 * 4);
         text.matches("\"inferred\":true").count()
     };
-    // One format of three is measured, and real numbers are known.
-    assert_eq!((inferred("all.jsonl"), inferred("none.jsonl")), (2 * 174, 3 * 174));
+    // One format of each layer is measured, and real numbers are known.
+    assert_eq!(inferred("all.jsonl"), formats - layers);
+    assert_eq!(inferred("none.jsonl"), formats);
+    assert_eq!(inferred("fast.jsonl"), formats - layers);
     done(&mut with_model(&folder, "quantize", &["--target", "w5a8", "--fast", "-o", "x.mixdq"]));
+}
+
+#[test]
+fn components_can_be_measured_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let measure = |more: &[&str]| with_model(&folder, "sensitivity", more);
+    let more = ["-o", "vae.jsonl", "--components", "vae", "--formats", "w8a8,w4a8"];
+    done(&mut measure(&more));
+    let [layers, formats] = counts(&folder, "vae.jsonl");
+    assert!(layers > 10 && formats == 2 * layers);
+    let text = String::from_utf8(read(&folder, "vae.jsonl")).unwrap();
+    assert!(text.lines().skip(1).all(|line| line.contains("\"component\":\"vae\"")));
+    let said = failed(&mut measure(&["-o", "x.jsonl", "--components", "vea"]), 2);
+    assert!(said.contains("no component `vea`"), "{said}");
 }
 
 #[test]
@@ -132,7 +163,7 @@ fn a_target_is_kept_and_proved() {
     let folder = tempfile::tempdir().unwrap();
     done(&mut with_model(&folder, "quantize", &["--target", "w7a8", "-o", "mixed.mixdq"]));
     let report: Value = serde_json::from_slice(&read(&folder, "mixed.work/report.json")).unwrap();
-    assert_eq!(report["contenders"].as_array().unwrap().len(), 3);
+    assert_eq!(report["contenders"].as_array().unwrap().len(), 4);
     let page = String::from_utf8(read(&folder, "mixed.work/report.html")).unwrap();
     assert!(page.contains("data:image/png") && !page.contains("http") && !page.contains("<script"));
     assert_eq!(page.matches("<svg").count(), 5);

@@ -12,11 +12,13 @@
 //!    [`crate::matmul`]. With bf16 products the pairs run over the head for keys and over tokens
 //!    for values.
 //! 3. *Codes.* Scores can be products of bytes, see [`Scores::Int8`]; values and their weights stay real.
-//! 4. *Chunks* are blocks of queries of one head; blocks are the same for any number of threads.
+//! 4. *Tiles.* Where the CPU multiplies whole tiles and heads fill them, both products do.
+//! 5. *Chunks* are blocks of queries of one head; blocks are the same for any number of threads.
 
 mod block;
 mod codes;
 mod packing;
+mod tiled;
 
 use block::QueryBlock;
 use packing::{Packed, Sizes};
@@ -141,7 +143,10 @@ impl Attention<'_> {
         let (sizes, packed) = (&sizes, &packed);
         cpu.threads.run_tiles((output, grid), scratch.rest(), |output, workspace| {
             let block = QueryBlock { sizes, q, packed, scale, mask, output, workspace };
-            if sizes.is_bf16_dot() {
+            if sizes.is_tiled() {
+                // The sizes say so only where the CPU has tiles.
+                cpu.eval_tiles(block);
+            } else if sizes.is_bf16_dot() {
                 // The sizes say so only where the CPU has the products.
                 let _ = cpu.eval_bf16(block);
             } else if sizes.has_codes() {

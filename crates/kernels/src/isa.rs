@@ -9,13 +9,16 @@
 //! An operation is a struct that implements [`SimdOp`]; [`Simd::eval`] compiles its body once per
 //! token, inside a function that has the token's target features. Bodies and everything they call
 //! are `#[inline(always)]`: a function left out of line would lose the features, and each
-//! intrinsic would become a call.
+//! intrinsic would become a call. [`Isa::apart`] leaves a part of a body out of line with the features.
 
 #![allow(unsafe_code, reason = "intrinsics are unsafe to call; the tokens make them safe")]
 
 mod level;
 mod scalar;
+pub(crate) mod tiles;
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -28,6 +31,7 @@ pub use scalar::Scalar;
 
 #[cfg(target_arch = "x86_64")]
 pub use {
+    amx::Amx,
     avx2::{Avx2, AvxVnni},
     avx512::{Avx512, Avx512Bf16, Avx512Vnni},
 };
@@ -53,6 +57,12 @@ pub trait Isa: Copy + Send + Sync + 'static {
 
     /// Sixteen lanes of `f32`.
     type V: Copy;
+
+    /// Evaluate `op` in a function of its own that has the features of this token.
+    ///
+    /// What is large and takes long is better there: compilers need far more time for one huge function than for its
+    /// parts.
+    fn apart<O: Apart<Self>>(self, op: O) -> O::Output;
 
     /// All lanes equal to `x`.
     fn splat(self, x: f32) -> Self::V;
@@ -247,6 +257,15 @@ pub trait Int16Dot: Int8Dot {
     fn dot_narrow(self, acc: Self::V, a: Self::V, b: Self::V) -> Self::V;
 }
 
+/// A part of a computation that is compiled apart, see [`Isa::apart`].
+pub trait Apart<I: Isa> {
+    /// The result of the part.
+    type Output;
+
+    /// The part itself, marked `#[inline(always)]` as in [`SimdOp::eval`].
+    fn eval(self, isa: I) -> Self::Output;
+}
+
 /// A computation that can be compiled for any [`Isa`].
 pub trait SimdOp: Sized {
     /// The result of the computation.
@@ -317,6 +336,18 @@ macro_rules! token {
             pub fn eval<O: $crate::isa::SimdOp>(self, op: O) -> O::Output {
                 $(#[target_feature(enable = $feature)])+
                 fn enabled<O: $crate::isa::SimdOp>(isa: $name, op: O) -> O::Output {
+                    op.eval(isa)
+                }
+                // SAFETY: `self` proves that the CPU has the features enabled here.
+                unsafe { enabled(self, op) }
+            }
+
+            /// What [`Isa::apart`] does for this token.
+            #[inline(always)]
+            fn enter<O: $crate::isa::Apart<Self>>(self, op: O) -> O::Output {
+                $(#[target_feature(enable = $feature)])+
+                #[inline(never)]
+                fn enabled<O: $crate::isa::Apart<$name>>(isa: $name, op: O) -> O::Output {
                     op.eval(isa)
                 }
                 // SAFETY: `self` proves that the CPU has the features enabled here.

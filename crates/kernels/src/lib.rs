@@ -40,7 +40,7 @@ pub mod threads;
 
 mod scratch;
 
-use isa::{Bf16Op, Int8Op, Int16Op, Level, Simd, SimdOp};
+use isa::{Bf16Op, Int8Op, Int16Op, Level, Simd, SimdOp, tiles::TileOp};
 use threads::Threads;
 
 /// What operations run on: a pool of threads and an instruction set.
@@ -99,6 +99,16 @@ impl Cpu {
     /// Returns `op` itself.
     pub fn eval_int16<O: Int16Op>(&self, op: O) -> Result<O::Output, O> {
         self.simd.eval_int16(op)
+    }
+
+    /// Whether whole tiles are multiplied.
+    pub fn has_tiles(&self) -> bool {
+        self.simd.has_tiles()
+    }
+
+    /// Evaluate `op` with the tiles of the instruction set in use, if it has some; say whether it has.
+    pub(crate) fn eval_tiles<O: TileOp>(&self, op: O) -> bool {
+        self.simd.eval_tiles(op)
     }
 
     /// Evaluate `op` with the products of bytes of the instruction set in use.

@@ -18,7 +18,8 @@
 //!    by block; sums are exact, and units and zero points are applied to them once, at the end. Taps
 //!    outside an image read rows of its zero point. Where the CPU multiplies bytes in 16 bits only,
 //!    both are widened to 16 bits first, or narrow weights are summed there and multiplied later.
-//! 5. *Epilogue.* Bias, shift, residual, activation, gate and rounding to bf16 are applied to a
+//! 5. *Tiles.* A CPU that multiplies tiles of 16 rows takes whole strips of 32 rows and 32 channels.
+//! 6. *Epilogue.* Bias, shift, residual, activation, gate and rounding to bf16 are applied to a
 //!    finished tile while it is in the nearest cache.
 
 mod chunk;
@@ -26,6 +27,7 @@ mod epilogue;
 mod plan;
 mod rows;
 mod tile;
+mod tiled;
 
 pub(crate) use chunk::tiles;
 pub use epilogue::{Dequantize, Epilogue, Gate, Ranges, Residual, Shift};
@@ -37,6 +39,7 @@ pub(crate) use tile::{
 use chunk::{Chunk, NarrowChunk};
 pub use plan::kernel_name;
 use plan::{Plan, Way};
+use tiled::TiledChunk;
 
 use crate::{
     Cpu,
@@ -179,6 +182,9 @@ impl Matmul<'_> {
                 Way::Int8 => cpu.eval_int8(chunk),
                 Way::Int16 => drop(cpu.eval_int16(chunk)),
                 Way::Narrow => drop(cpu.eval_int16(NarrowChunk(chunk))),
+                Way::ByteTiles | Way::PairTiles => {
+                    cpu.eval_tiles(TiledChunk(chunk));
+                }
                 Way::F32 | Way::Widened => cpu.eval(chunk),
             }
         });

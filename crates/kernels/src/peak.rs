@@ -1,11 +1,15 @@
-//! What the arithmetic units of this machine can do at most: loops without memory traffic.
+//! What the arithmetic units of this machine can do at most: loops without memory traffic, or, where products are those
+//! of whole tiles, within the nearest cache.
 
 use std::time::{Duration, Instant};
 
 use crate::{
     Cpu,
     format::ActivationFormat,
-    isa::{Bf16Dot, Bf16Op, Int8Dot, Int8Op, Isa, SimdOp},
+    isa::{
+        Bf16Dot, Bf16Op, Int8Dot, Int8Op, Isa, LANES, SimdOp,
+        tiles::{Ahead, Numbers, STEP, STRIP, TILE, TileOp, TileRows, TileStrip, Tiles},
+    },
 };
 
 /// Multiply-adds per second of all threads together, in `f32`, on bf16 pairs or on bytes; `None`
@@ -15,6 +19,12 @@ use crate::{
 pub fn multiply_adds_per_second(cpu: &Cpu, format: ActivationFormat) -> Option<f64> {
     if format == ActivationFormat::Bf16 && !cpu.has_bf16_dot() {
         return None;
+    }
+    if cpu.has_tiles() && format != ActivationFormat::F32 {
+        let best = (0..RUNS).map(|_| time_tiles(cpu, format)).min()?;
+        let size = if format == ActivationFormat::Bf16 { 2 } else { 1 };
+        let products = STRIPS * DEPTH * STRIP * 2 * LANES * STEP / size;
+        return Some((cpu.threads.count() * products) as f64 / best.as_secs_f64());
     }
     let best = (0..RUNS).map(|_| time(cpu, format)).min()?;
     let lanes = match format {
@@ -42,6 +52,50 @@ fn time(cpu: &Cpu, format: ActivationFormat) -> Duration {
         std::hint::black_box(sum);
     });
     start.elapsed()
+}
+
+/// Strips of a run.
+const STRIPS: usize = 1 << 13;
+
+/// Steps of a strip: its rows and lanes stay in the nearest cache.
+const DEPTH: usize = 10;
+
+fn time_tiles(cpu: &Cpu, format: ActivationFormat) -> Duration {
+    let numbers = if format == ActivationFormat::Bf16 { Numbers::Pairs } else { Numbers::Bytes };
+    let start = Instant::now();
+    cpu.threads.run(cpu.threads.count(), |_| {
+        cpu.eval_tiles(TileLoop(numbers));
+    });
+    start.elapsed()
+}
+
+/// Many strips of the same rows and lanes, all of them zero.
+struct TileLoop(Numbers);
+
+impl TileOp for TileLoop {
+    #[inline(always)]
+    fn eval<I: Int8Dot, T: Tiles>(self, _: I, tiles: T) {
+        let rows = vec![0_u8; STRIP * DEPTH * STEP];
+        let lanes = vec![0.0; DEPTH * TILE * 2 * LANES];
+        let stride = DEPTH * STEP;
+        let halves = [0, TILE].map(|row| TileRows { bytes: &rows[row * stride..], stride });
+        let strip = TileStrip {
+            numbers: self.0,
+            rows: STRIP,
+            vectors: 2,
+            segments: &[halves],
+            steps: DEPTH,
+            b: &lanes,
+            b_stride: 2,
+            accumulate: false,
+            ahead: Ahead::nothing(&lanes),
+        };
+        let mut sums = [0.0; STRIP * 2 * LANES];
+        for _ in 0..STRIPS {
+            tiles.multiply(&strip, (std::hint::black_box(&mut sums), 2));
+        }
+        tiles.release();
+    }
 }
 
 struct Loop;

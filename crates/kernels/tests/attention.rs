@@ -70,7 +70,7 @@ impl Case {
             let got = self.run(cpu, false);
             // Where a number lies between two codes, an error of rounding decides which it gets.
             let codes = if self.scores == Scores::Int8 { 1e-3 } else { 0.0 };
-            if self.bf16 && cpu.has_bf16_dot() {
+            if self.bf16 && (cpu.has_bf16_dot() || cpu.has_tiles()) {
                 // Weights are rounded to bf16, eight bits.
                 assert_close(&what, &got, &expected, 8e-3 + codes * self.sharpness);
             } else {
@@ -87,7 +87,7 @@ impl Case {
 #[test]
 fn heads_and_tokens_of_all_sizes() {
     let sizes = [(40, 5, 77), (64, 100, 100), (80, 49, 3), (160, 7, 64), (8, 1, 1), (5, 9, 65)];
-    let more = [(512, 50, 130), (32, 96, 700), (1, 3, 17)];
+    let more = [(512, 50, 130), (32, 96, 700), (1, 3, 17), (64, 33, 81), (128, 31, 40)];
     for (head_dim, tokens_q, tokens_k) in sizes.into_iter().chain(more) {
         let heads = if head_dim > 100 { 1 } else { 3 };
         let shape = AttentionShape { batch: 2, heads, head_dim, tokens_q, tokens_k };

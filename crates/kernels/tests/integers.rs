@@ -218,6 +218,33 @@ fn every_format_meets_its_definition_on_every_instruction_set() {
     }
 }
 
+#[test]
+fn strips_of_every_height_and_depth() {
+    let base = Case {
+        geometry: Geometry::Rows { rows: 0, stride: 0 },
+        n: 112,
+        channels: 64,
+        format: PanelFormat::Int4,
+        input: ActivationFormat::U8,
+        grouped: true,
+        gated: false,
+        values: Values::Mixed,
+    };
+    for input in [ActivationFormat::U8, ActivationFormat::Bf16] {
+        for rows in [1, 2, 15, 16, 17, 31, 32, 33, 77] {
+            let geometry = Geometry::Rows { rows, stride: 80 };
+            Case { geometry, input, ..base }.check();
+        }
+        // More taps than one block has, of images whose rows are wider and narrower than a tile.
+        for (height, width) in [(2, 18), (9, 3)] {
+            let size = Conv2d { height, width, out_height: height, out_width: width, ..CONV };
+            let geometry = Geometry::Conv(Conv2d { channels: 640, ..size });
+            let format = PanelFormat::Int8;
+            Case { geometry, n: 16, channels: 640, format, grouped: false, input, ..base }.check();
+        }
+    }
+}
+
 /// Codes and ranges of `rows` rows of `channels` numbers.
 fn quantized(
     cpu: &Cpu,

@@ -1,5 +1,5 @@
 //! Everything that is asked of the operating system: file maps, large zeroed memory, what this
-//! process holds of the machine's memory, and on which cores its threads run.
+//! process holds of the machine's memory, on which cores its threads run, and which of their registers.
 //!
 //! It is the only crate that does so. Whatever a system cannot do has a plain substitute here
 //! (an advice that is not given, a number that is `None`), so no caller names a system.
@@ -15,8 +15,10 @@ mod mapping;
 mod memory;
 mod region;
 mod thread;
+mod tiles;
 
 pub use mapping::Mapping;
 pub use memory::{available_memory, peak_rss, reset_peak, rss};
 pub use region::{ALIGNMENT, Region};
 pub use thread::{CoreSet, Watch};
+pub use tiles::permit_tiles;

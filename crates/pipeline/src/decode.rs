@@ -133,7 +133,7 @@ impl Decoder {
     }
 
     /// Bring latents from the sampler's scale to the decoder's.
-    fn unscale(&self, latents: &[f32]) -> Vec<f32> {
+    pub(crate) fn unscale(&self, latents: &[f32]) -> Vec<f32> {
         match self {
             Self::Kl(_, config) => config.unscale(latents),
             Self::Tiny(_, config) => config.unscale(latents),

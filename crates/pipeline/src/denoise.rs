@@ -180,6 +180,11 @@ impl Condition {
         (self.inputs.first().map_or(&[], |(_, numbers)| numbers), self.tokens)
     }
 
+    /// Their names and numbers.
+    pub(crate) fn inputs(&self) -> &[(&'static str, Vec<f32>)] {
+        &self.inputs
+    }
+
     /// Set those inputs that a program reads.
     pub(crate) fn write<D: Device>(&self, session: &mut Session<'_, D>) -> Result<(), Error> {
         for (name, numbers) in &self.inputs {

@@ -25,6 +25,8 @@ const PICTURES_TOGETHER: usize = 8;
 pub struct Resident {
     /// The network, or the part of it that depends on less than the rest.
     pub name: &'static str,
+    /// The component that it is a part of.
+    pub component: &'static str,
     /// Bytes of its weights in memory at a time, in the form in which they are used.
     pub weights: usize,
     /// Bytes of weights that are read from their file in each run, since not all of them stay.
@@ -190,6 +192,7 @@ impl<'a, D: Device> TextToImage<'a, D> {
         let residency = self.residency(program, *load)?;
         Ok(Resident {
             name,
+            component: component.name,
             weights: residency.bytes(),
             streamed: residency.streamed,
             arena: load.together * program.arena,

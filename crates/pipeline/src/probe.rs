@@ -1,61 +1,53 @@
 //! One layer in another format, everything else real: what becomes of the prediction and of the picture.
 //!
-//! Nothing before the changed layer is computed again. For each picture the values that its layer needs from before it
-//! are kept, and moved on from layer to layer in the order in which the network runs them.
+//! Nothing before the changed layer is computed again. For each call of its network the values that the layer needs from
+//! before it are kept, and moved on from layer to layer in the order in which the network runs them. What comes after the
+//! network is computed whole: a text encoder's result goes through the UNet, the UNet's through the decoder.
+
+mod decoder;
+mod denoiser;
+mod encoders;
+mod network;
 
 use std::time::{Duration, Instant};
 
-use models::unet;
 use quant::metrics::{self, Noise};
 use quant::sensitivity::Effect;
-use tensor::graph::{NodeId, Output, Part};
-use tensor::program::{Numbers, Packing, PanelOrder, Program, Slot};
-use tensor::{Control, Device, Held, LayerFormat, Precision, Recording, Session, Weight};
+use tensor::graph::NodeId;
+use tensor::{Device, LayerFormat, Precision};
 
-use crate::decode::Pictures;
-use crate::denoise::{Condition, Geometry, record};
-use crate::request::{Phase, Watch};
+use crate::request::Watch;
 use crate::text_to_image::Settings;
-use crate::trajectory::Trajectory;
-use crate::{Error, Event, Picture, Plan, Request, TextToImage, text};
+use crate::{Error, Plan, Request, TextToImage};
+use decoder::{Decoded, Decoder};
+use denoiser::{Denoised, Denoiser};
+use encoders::Encoders;
+use network::Network;
 
-/// A network with pictures that it drew, ready to be changed in one layer.
+/// A model with pictures that it drew, ready to be changed in one layer.
 pub struct Probe<'a, 'w, D: Device> {
-    device: &'a D,
-    network: Network,
+    encoders: Encoders<'a, 'w, D>,
+    denoiser: Denoiser<'a, 'w, D>,
+    decoder: Decoder<'a, 'w, D>,
     settings: Settings,
     layers: Vec<Layer>,
-    samples: Vec<Sample>,
-    /// The layer up to which values of all samples are kept.
-    front: NodeId,
-    weights: D::Weights,
+    /// What came of each picture with real numbers.
+    real: Vec<(Denoised, Decoded)>,
     pace: Pace,
-    pictures: Pictures<'a, 'w, D>,
-    watch: &'w Watch<'w>,
 }
 
 /// What drawing took.
 #[derive(Clone, Copy, Debug, Default)]
 struct Pace {
-    network: Duration,
-    /// Of the network.
-    multiply_adds: u64,
+    denoiser: Duration,
     decoder: Duration,
-}
-
-/// A recorded network call of real numbers.
-struct Network {
-    recording: Recording,
-    whole: Program,
-    plan: tensor::Plan,
-    geometry: Geometry,
-    times: Vec<Vec<f32>>,
-    channels: usize,
 }
 
 /// A layer that multiplies by a weight.
 #[derive(Clone, Debug)]
 pub struct Layer {
+    /// The component that it belongs to.
+    pub component: &'static str,
     /// Its name.
     pub name: String,
     /// Its weights.
@@ -65,26 +57,30 @@ pub struct Layer {
     start: NodeId,
 }
 
-/// A picture, and what there is of it before the changed layer.
-struct Sample {
-    seed: u64,
-    condition: Condition,
-    /// What the network sees at the first step.
-    input: Vec<f32>,
-    /// What it predicts there.
-    prediction: Vec<f32>,
-    picture: Picture,
-    /// What comes before the front.
-    kept: Vec<Held>,
+/// Where a component comes on the way from a prompt to its picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Encoder,
+    Denoiser,
+    Decoder,
 }
 
-/// What is looked at.
+/// What is looked at. A decoder predicts nothing: what it decodes stands for that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
+    /// The prediction of the first step of the first picture alone.
+    Glance,
     /// The prediction of the first step.
     Prediction,
     /// The finished picture, too.
     Picture,
+}
+
+impl Look {
+    /// How many of these pictures are looked at.
+    fn count(self, pictures: usize) -> usize {
+        if self == Self::Glance { pictures.min(1) } else { pictures }
+    }
 }
 
 impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
@@ -92,15 +88,15 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
     ///
     /// # Errors
     ///
-    /// If the pipeline's UNet is not one of `f32`, and as [`TextToImage::draw`].
+    /// If a component of the pipeline is not one of `f32`, and as [`TextToImage::draw`].
     pub fn new(
         pipeline: &'a TextToImage<'a, D>,
         request: &Request,
         watch: &'w Watch<'w>,
     ) -> Result<Self, Error> {
         let settings = pipeline.settings(request)?;
-        let plan = pipeline.plan.component(pipeline.model.unet.name);
-        if plan != tensor::Plan::uniform(Precision::F32) {
+        let model = pipeline.model;
+        if model.components().any(|of| pipeline.plan.component(of.name) != network::real()) {
             let fault =
                 "formats are measured against real numbers; give a model that is not packed";
             return Err(Error::Request(fault.into()));
@@ -110,45 +106,26 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
                 format!("pictures of less than {} pixels are not compared", metrics::LEAST_SIDE);
             return Err(Error::Request(fault));
         }
-        let texts = text::encode(pipeline, request, &settings, watch)?;
-        let config = unet::Config::read(&pipeline.model.unet.config)?;
-        let tokens = texts.prompts.first().map_or(0, |text| text.tokens);
-        let geometry = Geometry::new(pipeline.model, &settings, tokens);
-        let recording = record(pipeline.model, &config, &geometry)?;
-        let timesteps = settings.scheduler.sampler(settings.steps)?.timesteps().to_vec();
-        let time = |step: &f32| config.time_projection(*step).repeat(geometry.batch);
-        let network = Network {
-            whole: Program::compile(&recording, &plan, pipeline.device),
-            times: timesteps.iter().map(time).collect(),
-            channels: config.in_channels(),
-            recording,
-            plan,
-            geometry,
-        };
-        let mut probe = Self {
-            device: pipeline.device,
-            layers: network.layers(),
-            front: NodeId::FIRST,
-            network,
-            samples: Vec::with_capacity(request.total()),
-            weights: D::Weights::default(),
-            pace: Pace::default(),
-            pictures: Pictures::new(pipeline, request, (&settings, request.total()), watch)?,
-            settings,
-            watch,
-        };
-        probe.prepare(&probe.network.whole.clone())?;
-        for index in 0..request.total() {
-            let text = &texts.prompts[index / request.pictures];
-            let condition =
-                Condition::new(text, texts.negative.as_ref(), (&config, &probe.settings));
-            let sample = probe.draw(condition, request.seed_of(index), (index, request.total()))?;
-            probe.samples.push(sample);
-        }
-        Ok(probe)
+        let context = (&settings, watch);
+        let encoders = Encoders::new(pipeline, request, context)?;
+        let texts = encoders.texts();
+        let mut denoiser = Denoiser::new(pipeline, request, &texts, context)?;
+        let mut decoder = Decoder::new(pipeline, context)?;
+        let networks = encoders.networks().chain([&denoiser.network, &decoder.network]);
+        let layers = networks.flat_map(Network::layers).collect();
+        let start = Instant::now();
+        let denoised = denoiser.from(&texts, Look::Picture)?;
+        let mut pace = Pace { denoiser: start.elapsed(), ..Pace::default() };
+        let start = Instant::now();
+        let latents = || denoised.iter().map(|picture| &picture.latents);
+        let decoded = decoder.of(latents())?;
+        pace.decoder = start.elapsed();
+        decoder.judge_by(latents());
+        let real = denoised.into_iter().zip(decoded).collect();
+        Ok(Self { encoders, denoiser, decoder, settings, layers, real, pace })
     }
 
-    /// The layers, as the network runs them.
+    /// The layers of all components, in the order in which a picture needs them.
     pub fn layers(&self) -> &[Layer] {
         &self.layers
     }
@@ -160,32 +137,51 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
 
     /// How long measuring one format of a layer should take, going by how long drawing took.
     pub fn estimate(&self, layer: &Layer, look: Look) -> Duration {
-        let after = self.network.whole.steps.iter().filter(|step| step.node >= layer.start);
-        let after: u64 = after.map(|step| step.op.multiply_adds()).sum();
-        let whole = self.network.whole.multiply_adds();
-        let pictures = self.samples.len() as u64;
-        let calls = match look {
-            Look::Prediction => after,
-            Look::Picture => after + (self.network.times.len() as u64 - 1) * whole,
+        let share = |part: u64, of: &Network<'_, '_, D>| {
+            part as f64 / of.whole.multiply_adds().max(1) as f64
         };
-        let share = (pictures * calls) as f64 / self.pace.multiply_adds.max(1) as f64;
-        let network = self.pace.network.mul_f64(share);
-        if look == Look::Picture { network + self.pace.decoder } else { network }
+        // Encoders keep the pace of the UNet.
+        let denoiser = &self.denoiser.network;
+        let steps = self.denoiser.times.len() as f64;
+        let calls = match look {
+            Look::Glance | Look::Prediction => 0.0,
+            Look::Picture => steps - 1.0,
+        };
+        let looked_at = look.count(self.real.len()) as f64 / self.real.len().max(1) as f64;
+        let first = match Place::of(layer) {
+            Place::Decoder => {
+                let share = share(self.decoder.network.after(layer), &self.decoder.network);
+                return self.pace.decoder.mul_f64(share * looked_at);
+            }
+            Place::Denoiser => share(denoiser.after(layer), denoiser),
+            Place::Encoder => {
+                let texts = self.network(layer).calls().len() as f64 / self.real.len() as f64;
+                // All texts are read, whatever is looked at.
+                1.0 + texts / looked_at * share(self.network(layer).after(layer), denoiser)
+            }
+        };
+        let drawing = self.pace.denoiser.mul_f64(looked_at * (first + calls) / steps);
+        if look == Look::Picture { drawing + self.pace.decoder } else { drawing }
     }
 
     /// Bytes of a layer's weights in this format, as a packed file holds them.
     pub fn bytes(&self, layer: &Layer, format: LayerFormat) -> usize {
-        let (weight, order) = self.network.weight(layer);
-        let numbers = match format {
-            LayerFormat::Float(precision) => Numbers::Float(precision),
-            LayerFormat::Integer(scheme) => Numbers::Integer(scheme.weights),
-        };
-        let packing = Packing::Panels(order, numbers);
-        self.device.resident_bytes(&Slot { weight: weight.clone(), packing })
+        self.network(layer).bytes(layer, format)
     }
 
-    /// What becomes of the network when a layer has another format. Layers are best taken in the order of
+    fn network(&self, layer: &Layer) -> &Network<'a, 'w, D> {
+        match Place::of(layer) {
+            Place::Encoder => self.encoders.network(layer.component),
+            Place::Denoiser => &self.denoiser.network,
+            Place::Decoder => &self.decoder.network,
+        }
+    }
+
+    /// What becomes of the model when a layer has another format. Layers are best taken in the order of
     /// [`Probe::layers`]: one that comes before the last one makes the pictures start anew.
+    ///
+    /// The signal-to-noise ratio is that of the first prediction; for a layer of the decoder, that of the decoded
+    /// picture before it is rounded to levels.
     ///
     /// # Errors
     ///
@@ -196,253 +192,116 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
         format: LayerFormat,
         look: Look,
     ) -> Result<Effect, Error> {
-        self.go_to(layer.start)?;
-        let mut plan = self.network.plan.clone();
-        plan.layers.insert(layer.name.clone(), format);
-        self.effect(&plan, look)
+        self.make_room_for(layer);
+        let denoised = match Place::of(layer) {
+            Place::Decoder => {
+                let found = self.decoder.with(layer, format, look)?;
+                let ssim = (look == Look::Picture).then(|| self.likeness(&found));
+                return Ok(Effect { ssim, sqnr: self.noise_of_pixels(&found) });
+            }
+            Place::Denoiser => self.denoiser.with(layer, format, look)?,
+            Place::Encoder => {
+                let texts = self.encoders.with(layer, format)?;
+                self.denoiser.from(&texts, look)?
+            }
+        };
+        let decoded = match look {
+            Look::Glance | Look::Prediction => None,
+            Look::Picture => Some(self.decoder.of(denoised.iter().map(|p| &p.latents))?),
+        };
+        Ok(self.effect(&denoised, decoded.as_deref()))
     }
 
-    /// How far off a layer's own result is in each of these formats, in decibels over all pictures.
+    /// How far off a layer's own result is in each of these formats, in decibels over all its calls.
     ///
     /// # Errors
     ///
     /// As [`Probe::measure`].
     pub fn own_error(&mut self, layer: &Layer, formats: &[LayerFormat]) -> Result<Vec<f64>, Error> {
-        self.go_to(layer.start)?;
-        let exact = self.outputs(layer, LayerFormat::Float(Precision::F32))?;
-        let all = formats.iter().map(|format| {
-            let mut noise = Noise::default();
-            for (exact, found) in exact.iter().zip(self.outputs(layer, *format)?) {
-                noise.add(exact, &found);
-            }
-            Ok(noise.sqnr())
-        });
-        all.collect()
+        self.make_room_for(layer);
+        let network = match Place::of(layer) {
+            Place::Encoder => self.encoders.network_mut(layer.component),
+            Place::Denoiser => &mut self.denoiser.network,
+            Place::Decoder => &mut self.decoder.network,
+        };
+        network.own_error(layer, formats)
     }
 
-    /// What a layer computes for each picture at the first step.
-    fn outputs(&mut self, layer: &Layer, format: LayerFormat) -> Result<Vec<Vec<f32>>, Error> {
-        let mut plan = self.network.plan.clone();
-        plan.layers.insert(layer.name.clone(), format);
-        let given = self.network.recording.live_before(layer.start);
-        let outputs = [layer.node.into()];
-        let part = Part { outputs: &outputs, given: &given };
-        let program = Program::compile_part(&self.network.recording, part, &plan, self.device);
-        self.prepare(&program)?;
-        let mut session = Session::with_program(self.device, program)?;
-        let control = Control { cancel: self.watch.cancel, progress: None };
-        let mut all = Vec::with_capacity(self.samples.len());
-        for sample in &self.samples {
-            session.restore(&sample.kept)?;
-            sample.write(&mut session, (&self.network, 0), &sample.input)?;
-            session.run(&self.weights, &control)?;
-            // The last layer's result is the network's, and has its name.
-            let name = session.program().outputs.first().map(|port| port.name.clone());
-            all.push(session.read(&name.unwrap_or_default())?);
-        }
-        let program = session.program().clone();
-        self.device.forget(&mut self.weights, &program, &self.network.whole);
-        Ok(all)
-    }
-
-    /// What becomes of the network when all numbers are rounded to 16 bits.
+    /// What becomes of the pictures when all numbers are rounded to 16 bits.
     ///
     /// # Errors
     ///
     /// As [`Probe::measure`].
     pub fn rounding(&mut self) -> Result<Effect, Error> {
-        self.apart(&tensor::Plan::uniform(Precision::Bf16))
+        self.by(&|_| tensor::Plan::uniform(Precision::Bf16))
     }
 
-    /// What becomes of the network with all formats of a plan together.
+    /// What becomes of the pictures with all formats of a plan together.
     ///
     /// # Errors
     ///
     /// As [`Probe::measure`].
     pub fn compare(&mut self, plan: &Plan) -> Result<Effect, Error> {
-        self.apart(&plan.clone().with_precision(Precision::F32).component("unet"))
+        let plan = plan.clone().with_precision(Precision::F32);
+        self.by(&|component| plan.component(component))
     }
 
-    /// Run all pictures by another plan for the whole network. Its weights are never in memory together with real ones.
-    fn apart(&mut self, plan: &tensor::Plan) -> Result<Effect, Error> {
-        self.go_to(NodeId::FIRST)?;
-        self.weights = D::Weights::default();
-        self.effect(plan, Look::Picture)
+    /// Draw all pictures by other plans for all components. Their weights are never in memory together with real ones.
+    fn by(&mut self, plan: &dyn Fn(&str) -> tensor::Plan) -> Result<Effect, Error> {
+        self.denoiser.network.release();
+        self.decoder.network.release();
+        let texts = self.encoders.by(plan)?;
+        let denoised = self.denoiser.by(&plan("unet"), &texts, Look::Picture)?;
+        self.denoiser.network.release();
+        let latents = denoised.iter().map(|picture| &picture.latents);
+        let decoded = self.decoder.by(&plan("vae"), latents)?;
+        self.decoder.network.release();
+        Ok(self.effect(&denoised, Some(&decoded)))
     }
 
-    /// Run all pictures by another plan, from the front on.
-    fn effect(&mut self, plan: &tensor::Plan, look: Look) -> Result<Effect, Error> {
-        let given = self.network.recording.live_before(self.front);
-        let outputs = self.network.recording.outputs().iter();
-        let outputs: Vec<Output> = outputs.map(|(_, node)| (*node).into()).collect();
-        let part = Part { outputs: &outputs, given: &given };
-        let program = Program::compile_part(&self.network.recording, part, plan, self.device);
-        self.prepare(&program)?;
-        let mut session = Session::with_program(self.device, program)?;
-        // Later steps see another sample, so nothing of them is known.
-        let later = look == Look::Picture && self.network.times.len() > 1;
-        let whole = later.then(|| Program::compile(&self.network.recording, plan, self.device));
-        let mut whole = match whole {
-            Some(program) => {
-                self.prepare(&program)?;
-                Some(Session::with_program(self.device, program)?)
-            }
-            None => None,
-        };
-        let (mut noise, mut likeness) = (Noise::default(), 0.0);
-        for (index, sample) in self.samples.iter().enumerate() {
-            session.restore(&sample.kept)?;
-            sample.write(&mut session, (&self.network, 0), &sample.input)?;
-            let prediction = self.predict(&mut session)?;
-            noise.add(&sample.prediction, &prediction);
-            if look == Look::Prediction {
-                continue;
-            }
-            let mut way = self.network.trajectory(&self.settings, sample.seed)?;
-            way.advance(0, &prediction);
-            if let Some(session) = &mut whole {
-                for call in 1..way.calls() {
-                    let input = self.network.geometry.input(&way.input(call));
-                    sample.write(session, (&self.network, call), &input)?;
-                    way.advance(call, &self.predict(session)?);
-                }
-            }
-            let place = (index, self.samples.len());
-            let picture = self.pictures.decode(&way.finish(), place)?;
-            let size = [picture.height, picture.width];
-            likeness += metrics::ssim(&sample.picture.rgb, &picture.rgb, size);
+    /// Let go of the weights that measuring this layer does not need.
+    fn make_room_for(&mut self, layer: &Layer) {
+        self.encoders.release_others(layer.component);
+        if Place::of(layer) == Place::Decoder {
+            self.denoiser.network.release();
         }
-        let (first, whole) = (session.program().clone(), whole.map(|s| s.program().clone()));
-        for program in [Some(first), whole].into_iter().flatten() {
-            self.device.forget(&mut self.weights, &program, &self.network.whole);
-        }
-        let ssim = (look == Look::Picture).then(|| likeness / self.samples.len() as f64);
-        Ok(Effect { sqnr: noise.sqnr(), ssim })
     }
 
-    /// Draw a picture with real numbers.
-    fn draw(
-        &mut self,
-        condition: Condition,
-        seed: u64,
-        place: (usize, usize),
-    ) -> Result<Sample, Error> {
-        let mut way = self.network.trajectory(&self.settings, seed)?;
-        let input = self.network.geometry.input(&way.input(0));
-        let picture = Picture { width: 0, height: 0, rgb: Vec::new() };
-        let (prediction, kept) = (Vec::new(), Vec::new());
-        let mut sample = Sample { seed, condition, input, prediction, picture, kept };
-        let mut session = Session::with_program(self.device, self.network.whole.clone())?;
-        let start = Instant::now();
-        for call in 0..way.calls() {
-            let input = self.network.geometry.input(&way.input(call));
-            sample.write(&mut session, (&self.network, call), &input)?;
-            let prediction = self.predict(&mut session)?;
-            way.advance(call, &prediction);
-            if call == 0 {
-                sample.prediction = prediction;
-            }
-            self.pace.multiply_adds += self.network.whole.multiply_adds();
+    /// How far predictions, and pictures where there are any, are from real ones.
+    fn effect(&self, denoised: &[Denoised], decoded: Option<&[Decoded]>) -> Effect {
+        let mut noise = Noise::default();
+        for ((real, _), found) in self.real.iter().zip(denoised) {
+            noise.add(&real.prediction, &found.prediction);
         }
-        self.pace.network += start.elapsed();
-        let start = Instant::now();
-        sample.picture = self.pictures.decode(&way.finish(), place)?;
-        self.pace.decoder += start.elapsed();
-        Ok(sample)
+        Effect { sqnr: noise.sqnr(), ssim: decoded.map(|decoded| self.likeness(decoded)) }
     }
 
-    /// Keep what comes before another node, for all pictures.
-    fn go_to(&mut self, front: NodeId) -> Result<(), Error> {
-        if front == self.front {
-            return Ok(());
+    /// The signal-to-noise ratio of decoded pictures in decibels.
+    fn noise_of_pixels(&self, decoded: &[Decoded]) -> f64 {
+        let mut noise = Noise::default();
+        for ((_, real), found) in self.real.iter().zip(decoded) {
+            noise.add(&real.pixels, &found.pixels);
         }
-        if front < self.front {
-            self.front = NodeId::FIRST;
-            self.samples.iter_mut().for_each(|sample| sample.kept.clear());
-        }
-        let recording = &self.network.recording;
-        let (given, wanted) = (recording.live_before(self.front), recording.live_before(front));
-        let outputs: Vec<Output> =
-            wanted.iter().filter(|id| !given.contains(id)).map(|id| (*id).into()).collect();
-        let part = Part { outputs: &outputs, given: &given };
-        let program = Program::compile_part(recording, part, &self.network.plan, self.device);
-        self.prepare(&program)?;
-        let mut session = Session::with_program(self.device, program)?;
-        let control = Control { cancel: self.watch.cancel, progress: None };
-        let names: Vec<String> = wanted.iter().map(ToString::to_string).collect();
-        for sample in &mut self.samples {
-            session.restore(&sample.kept)?;
-            sample.write(&mut session, (&self.network, 0), &sample.input)?;
-            session.run(&self.weights, &control)?;
-            sample.kept.retain(|value| names.iter().any(|name| name == value.name()));
-            sample.kept.extend(session.hold()?);
-        }
-        self.front = front;
-        Ok(())
+        noise.sqnr()
     }
 
-    fn prepare(&mut self, program: &Program) -> Result<(), Error> {
-        let loading = |done, total| self.watch.tell(Event::Loading(Phase::Denoise, done, total));
-        let control = Control { cancel: self.watch.cancel, progress: Some(&loading) };
-        Ok(self.device.prepare(&mut self.weights, program, &control)?)
-    }
-
-    fn predict(&self, session: &mut Session<'a, D>) -> Result<Vec<f32>, Error> {
-        let control = Control { cancel: self.watch.cancel, progress: None };
-        session.run(&self.weights, &control)?;
-        let output = session.read("prediction")?;
-        if !output.iter().all(|x| x.is_finite()) {
-            session.diagnose(&self.weights, &control)?;
-        }
-        Ok(self.network.geometry.prediction(&output, self.settings.guidance))
-    }
-}
-
-impl Network {
-    /// The layers that multiply by a weight.
-    fn layers(&self) -> Vec<Layer> {
-        let nodes = self.recording.nodes().iter().filter_map(|node| node.weight());
-        let layer = |weight: &tensor::Weight| {
-            let name = weight.layer().to_owned();
-            let node = self.recording.layer(&name).expect("it was found in the recording");
-            let start = self.recording.start_of(node);
-            Layer { name, weights: weight.elements(), node, start }
-        };
-        nodes.map(layer).collect()
-    }
-
-    /// A layer's weight, and the order in which its outputs are packed.
-    fn weight(&self, layer: &Layer) -> (&Weight, PanelOrder) {
-        let found = self.whole.slots.iter().find_map(|slot| match slot.packing {
-            Packing::Panels(order, _) if slot.weight.layer() == layer.name => {
-                Some((&slot.weight, order))
-            }
-            _ => None,
+    /// The mean structural similarity to real pictures.
+    fn likeness(&self, decoded: &[Decoded]) -> f64 {
+        let each = self.real.iter().zip(decoded).map(|((_, real), found)| {
+            let size = [found.picture.height, found.picture.width];
+            metrics::ssim(&real.picture.rgb, &found.picture.rgb, size)
         });
-        found.expect("every layer has a weight")
-    }
-
-    /// The first noise of a seed.
-    fn trajectory(&self, settings: &Settings, seed: u64) -> Result<Trajectory, Error> {
-        let Geometry { height, width, .. } = self.geometry;
-        Trajectory::new(settings, seed, self.channels * height * width)
+        each.sum::<f64>() / decoded.len() as f64
     }
 }
 
-impl Sample {
-    /// Set those inputs that a program reads.
-    fn write<D: Device>(
-        &self,
-        session: &mut Session<'_, D>,
-        (network, call): (&Network, usize),
-        input: &[f32],
-    ) -> Result<(), Error> {
-        for (name, numbers) in [("sample", input), ("time", &network.times[call])] {
-            if session.program().input(name).is_some() {
-                session.write(name, numbers)?;
-            }
+impl Place {
+    fn of(layer: &Layer) -> Self {
+        match layer.component {
+            "unet" => Self::Denoiser,
+            "vae" => Self::Decoder,
+            _ => Self::Encoder,
         }
-        self.condition.write(session)
     }
 }
 

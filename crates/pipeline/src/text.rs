@@ -37,18 +37,36 @@ pub(crate) fn encode<D: Device>(
         let text = "the negative prompt has no effect without guidance; set --cfg-scale above 1";
         watch.tell(Event::Warning(text.into()));
     }
+    let texts = texts(request, guided);
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let encoders = model.encoders.iter();
+    let encoded =
+        encoders.map(|encoder| Encode { pipeline, request, encoder, watch }.run(&texts, guided));
+    let encoded: Vec<Vec<Conditioning>> = encoded.collect::<Result<_, _>>()?;
+    Ok(joined((model, request), &encoded, guided))
+}
+
+/// All texts of a request: its prompts and, where guided, the negative prompt after them.
+pub(crate) fn texts(request: &Request, guided: bool) -> Vec<String> {
     let negative = guided.then(|| request.negative.clone().unwrap_or_default());
-    let texts: Vec<&str> =
-        request.prompts.iter().map(String::as_str).chain(negative.as_deref()).collect();
-    let mut encoded = vec![Conditioning::default(); texts.len()];
-    for encoder in &model.encoders {
-        let all = Encode { pipeline, request, encoder, watch }.run(&texts, negative.is_some())?;
-        encoded = encoded.into_iter().zip(all).map(|(left, right)| left.beside(right)).collect();
-    }
-    let negative = negative.and_then(|_| encoded.pop()).map(|text| {
-        if model.zeros_for_empty && request.negative.is_none() { text.zeroed() } else { text }
+    request.prompts.iter().cloned().chain(negative).collect()
+}
+
+/// What the UNet is told about all texts, from what each encoder makes of each of them.
+pub(crate) fn joined(
+    (model, request): (&Model, &Request),
+    encoded: &[Vec<Conditioning>],
+    guided: bool,
+) -> Texts {
+    let texts = encoded.first().map_or(0, Vec::len);
+    let all = (0..texts).map(|text| {
+        let views = encoded.iter().map(|of_encoder| of_encoder[text].clone());
+        views.fold(Conditioning::default(), Conditioning::beside)
     });
-    Ok(Texts { prompts: encoded, negative })
+    let mut prompts: Vec<Conditioning> = all.collect();
+    let negative = if guided { prompts.pop() } else { None };
+    let zeroed = model.zeros_for_empty && request.negative.is_none();
+    Texts { prompts, negative: negative.map(|text| if zeroed { text.zeroed() } else { text }) }
 }
 
 /// Bytes of the embedding of a prompt that fits the encoders, which waits until the steps are over.
@@ -75,11 +93,11 @@ pub(crate) fn recording<D: Device>(
 }
 
 /// One encoder at work on all texts.
-struct Encode<'a, D: Device> {
-    pipeline: &'a TextToImage<'a, D>,
-    request: &'a Request,
-    encoder: &'a Encoder,
-    watch: &'a Watch<'a>,
+pub(crate) struct Encode<'a, D: Device> {
+    pub(crate) pipeline: &'a TextToImage<'a, D>,
+    pub(crate) request: &'a Request,
+    pub(crate) encoder: &'a Encoder,
+    pub(crate) watch: &'a Watch<'a>,
 }
 
 impl<D: Device> Encode<'_, D> {
@@ -130,7 +148,7 @@ impl<D: Device> Encode<'_, D> {
     }
 
     /// Token ids of all texts, in equally many chunks: a batch needs contexts of one length.
-    fn chunks(&self, texts: &[&str]) -> Result<Vec<Vec<Encoding>>, Error> {
+    pub(crate) fn chunks(&self, texts: &[&str]) -> Result<Vec<Vec<Encoding>>, Error> {
         let tokenizer = &self.encoder.tokenizer;
         let mut all = Vec::with_capacity(texts.len());
         for text in texts {
@@ -164,7 +182,7 @@ impl<D: Device> Encode<'_, D> {
     ///
     /// Stable Diffusion reads the last layer and SDXL the one before it; negative prompts do not follow `clip_skip`,
     /// as in diffusers.
-    fn skipped(&self, negative: bool) -> usize {
+    pub(crate) fn skipped(&self, negative: bool) -> usize {
         let asked = if negative { 0 } else { self.request.clip_skip };
         match self.pipeline.model.kind {
             Kind::StableDiffusionXl => asked + 1,
@@ -172,7 +190,7 @@ impl<D: Device> Encode<'_, D> {
         }
     }
 
-    fn record(&self, model: &TextModel, skipped: usize) -> Result<Recording, Error> {
+    pub(crate) fn record(&self, model: &TextModel, skipped: usize) -> Result<Recording, Error> {
         let graph = Graph::new();
         let ids = graph.index("ids", [1, self.encoder.tokenizer.limit()]);
         let eos = graph.index("eos", [1]);
@@ -189,7 +207,7 @@ impl<D: Device> Encode<'_, D> {
 }
 
 /// Multiply each token's embedding by its weight, then scale all so that their mean stays what it was.
-fn weighted(mut context: Vec<f32>, encoding: &Encoding) -> Vec<f32> {
+pub(crate) fn weighted(mut context: Vec<f32>, encoding: &Encoding) -> Vec<f32> {
     if !encoding.is_weighted() {
         return context;
     }
@@ -225,7 +243,7 @@ impl Conditioning {
     }
 
     /// The next chunk of the same text: its tokens after ours; the first chunk's summary stays.
-    fn then(mut self, context: Vec<f32>, pooled: Vec<f32>, tokens: usize) -> Self {
+    pub(crate) fn then(mut self, context: Vec<f32>, pooled: Vec<f32>, tokens: usize) -> Self {
         self.context.extend(context);
         self.tokens += tokens;
         if self.pooled.is_empty() {

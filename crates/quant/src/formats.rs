@@ -2,7 +2,9 @@
 //!
 //! As in [`allocation`](crate::allocation), the groups are optimised apart and share the bytes at a ratio of their
 //! average bits; but a layer chooses among formats with the bytes that they really take, scales included, and a group may
-//! stay below its share.
+//! stay below its share. Beside that, all layers are optimised [`together`], without a ratio.
+
+mod together;
 
 use std::collections::BTreeMap;
 
@@ -11,37 +13,51 @@ use crate::group::Group;
 use crate::programme::{self, Candidate};
 use crate::sensitivity::{Effect, Record, Sensitivity};
 
-/// What is made as great as possible in the quality group.
+/// What is made as great as possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Objective {
-    /// The sum of decibels, as the paper has it.
+    /// In the quality group the sum of decibels, as the paper has it; in the content group that of similarities.
     Decibels,
-    /// Minus the sum of noise powers: what remains of the signal if the layers' errors are independent.
+    /// In the quality group minus the sum of noise powers: what remains of the signal if the layers' errors are
+    /// independent; in the content group the sum of similarities.
     Noise,
+    /// Minus the sum of noise powers of all layers.
+    NoiseOfAll,
+    /// The sum of similarities of all layers.
+    SimilarityOfAll,
 }
+
+/// The format of each layer, by component and layer.
+pub type Layers = BTreeMap<String, BTreeMap<String, String>>;
 
 /// Formats of all layers, and what they take.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Formats {
-    /// The format of each layer.
-    pub layers: BTreeMap<String, String>,
+    /// The format of each layer of each component.
+    pub layers: Layers,
     /// Bytes of all weights.
     pub bytes: u64,
-    /// The ratio of average bits between the content group and the quality group that was asked for.
+    /// The ratio of average bits between the content group and the quality group: that was asked for or, where all layers
+    /// were optimised together, that came of it.
     pub ratio: f64,
     /// What was optimised.
     pub objective: Objective,
 }
 
 impl Objective {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Noise, Self::Decibels];
+    /// Those that share bytes between the groups at a ratio.
+    pub const APART: [Self; 2] = [Self::Noise, Self::Decibels];
+
+    /// Those that do not.
+    pub const TOGETHER: [Self; 2] = [Self::NoiseOfAll, Self::SimilarityOfAll];
 
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Decibels => "decibels",
             Self::Noise => "noise",
+            Self::NoiseOfAll => "noise of all",
+            Self::SimilarityOfAll => "similarity of all",
         }
     }
 
@@ -53,7 +69,7 @@ impl Objective {
         let decibels = effect.sqnr.min(floor.sqnr);
         match self {
             Self::Decibels => decibels,
-            Self::Noise => -(10.0_f64).powf(-decibels / 10.0),
+            _ => -(10.0_f64).powf(-decibels / 10.0),
         }
     }
 }
@@ -72,27 +88,33 @@ pub fn choose(
     let (content, quality) = (weights(Group::Content), weights(Group::Quality));
     let budget = Budget { average: 8.0 * bytes / (content + quality), ratio };
     let share = budget.target(Group::Content, content, quality) * content / 8.0;
-    let mut formats = Formats { layers: BTreeMap::new(), bytes: 0, ratio, objective };
+    let mut formats = Formats { layers: Layers::new(), bytes: 0, ratio, objective };
+    let floor = measured.header.floor();
+    let of = |group: Group| measured.layers().filter(move |(of, _)| *of == group).map(|(_, r)| r);
+    let score = |record: &Record| objective.score(record.group(), record.effect, floor);
     // The content group may not take what the quality group cannot do without.
     let most = bytes - least(measured, Group::Quality);
-    formats.take(measured, Group::Content, share.min(most))?;
+    formats.take(&of(Group::Content).collect::<Vec<_>>(), share.min(most), &score)?;
     // What one group leaves goes to the other.
-    formats.take(measured, Group::Quality, bytes - formats.bytes as f64)?;
+    let left = bytes - formats.bytes as f64;
+    formats.take(&of(Group::Quality).collect::<Vec<_>>(), left, &score)?;
     Some(formats)
 }
 
 /// The different choices for these bytes over ratios and objectives.
 pub fn candidates(measured: &Sensitivity, bytes: f64) -> Vec<Formats> {
-    /// Even steps of the ratio's logarithm, from a half to two.
-    const STEPS: i32 = 6;
+    /// Even steps of the ratio's logarithm, from a half to four: text encoders may need many bits.
+    const STEPS: [i32; 2] = [-4, 8];
+    let ratios = (STEPS[0]..=STEPS[1]).map(|step| 2.0_f64.powf(f64::from(step) / 4.0));
+    let apart = Objective::APART.into_iter().flat_map(|objective| {
+        ratios.clone().filter_map(move |ratio| choose(measured, bytes, ratio, objective))
+    });
+    let together = Objective::TOGETHER.into_iter();
+    let together = together.filter_map(|objective| together::choose(measured, bytes, objective));
     let mut found: Vec<Formats> = Vec::new();
-    for objective in Objective::ALL {
-        for step in -STEPS..=STEPS {
-            let ratio = 2.0_f64.powf(f64::from(step) / f64::from(STEPS));
-            let Some(formats) = choose(measured, bytes, ratio, objective) else { continue };
-            if found.iter().all(|other| other.layers != formats.layers) {
-                found.push(formats);
-            }
+    for formats in together.chain(apart) {
+        if found.iter().all(|other| other.layers != formats.layers) {
+            found.push(formats);
         }
     }
     found
@@ -109,30 +131,44 @@ fn least(measured: &Sensitivity, group: Group) -> f64 {
 }
 
 impl Formats {
-    /// Choose the formats of a group.
-    fn take(&mut self, measured: &Sensitivity, group: Group, bytes: f64) -> Option<()> {
-        let layers: Vec<&[Record]> =
-            measured.layers().filter(|(of, _)| *of == group).map(|(_, records)| records).collect();
-        let floor = measured.header.floor();
-        let candidate = |record: &Record| Candidate {
-            cost: record.bytes as f64,
-            score: self.objective.score(group, record.effect, floor),
-        };
+    /// Choose the formats of some layers.
+    fn take(
+        &mut self,
+        layers: &[&[Record]],
+        bytes: f64,
+        score: &dyn Fn(&Record) -> f64,
+    ) -> Option<()> {
+        let candidate =
+            |record: &Record| Candidate { cost: record.bytes as f64, score: score(record) };
         let offers: Vec<Vec<Candidate>> =
             layers.iter().map(|records| records.iter().map(candidate).collect()).collect();
         let chosen = programme::solve(&offers, 0.0..=bytes.max(0.0))?;
         for (records, choice) in layers.iter().zip(chosen) {
-            let record = &records[choice];
+            let record = coarsest(records, choice, &candidate);
             self.bytes += record.bytes;
-            self.layers.insert(record.layer.clone(), record.format.clone());
+            let component = self.layers.entry(record.component.clone()).or_default();
+            component.insert(record.layer.clone(), record.format.clone());
         }
         Some(())
     }
 }
 
+/// The coarsest format of a layer that costs and scores what the chosen one does: activations of fewer bits take no fewer
+/// bytes, but less time.
+fn coarsest<'r>(
+    records: &'r [Record],
+    choice: usize,
+    candidate: &dyn Fn(&Record) -> Candidate,
+) -> &'r Record {
+    let chosen = candidate(&records[choice]);
+    let alike = records[choice..].iter().rev().find(|record| candidate(record) == chosen);
+    alike.unwrap_or(&records[choice])
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Objective, candidates, choose, least_bytes};
+    use crate::group::Group;
     use crate::sensitivity::tests::header_of;
     use crate::sensitivity::{Effect, FLOAT, Header, Record, Sensitivity};
 
@@ -146,8 +182,11 @@ mod tests {
                     "w4a8" => Effect { sqnr, ssim: Some(ssim) },
                     _ => Effect { sqnr: fine, ssim: Some(alike) },
                 };
+                let content = Group::of(layer) == Group::Content;
+                let effect = Effect { ssim: effect.ssim.filter(|_| content), ..effect };
                 let (layer, format) = (layer.to_owned(), format.to_owned());
                 records.push(Record {
+                    component: "unet".into(),
                     layer,
                     place,
                     format,
@@ -174,7 +213,9 @@ mod tests {
     #[test]
     fn bytes_go_where_they_are_felt() {
         let measured = measured(&LAYERS);
-        let of = |formats: &super::Formats| LAYERS.map(|(name, ..)| formats.layers[name].clone());
+        let of = |formats: &super::Formats| {
+            LAYERS.map(|(name, ..)| formats.layers["unet"][name].clone())
+        };
         let chosen = choose(&measured, 300.0, 1.0, Objective::Noise).unwrap();
         assert_eq!(of(&chosen), ["w8a8", "w4a8", "w8a8", "w4a8"]);
         assert_eq!(chosen.bytes, 300);
@@ -189,8 +230,30 @@ mod tests {
     fn what_cannot_be_told_from_real_numbers_costs_less() {
         let chosen = choose(&measured(&LAYERS), 1e9, 1.0, Objective::Decibels).unwrap();
         // 45 dB are beyond the floor, a similarity of 0.99 is not.
-        let formats: Vec<&str> = LAYERS.map(|(name, ..)| chosen.layers[name].as_str()).to_vec();
+        let formats: Vec<&str> =
+            LAYERS.map(|(name, ..)| chosen.layers["unet"][name].as_str()).to_vec();
         assert_eq!(formats, ["w8a8", "w8a8", FLOAT, FLOAT]);
+    }
+
+    #[test]
+    fn all_layers_are_chosen_together_in_one_unit() {
+        // 20 dB cost a similarity of 0.1 in the content group, so 10 dB in the other would cost 1.0.
+        let mut measured = measured(&[
+            ("conv_in", 10.0, 0.0),
+            ("mid", 26.0, 0.0),
+            ("a.ff.b", 20.0, 0.9),
+            ("a.attn2.to_k", 20.0, 0.9),
+        ]);
+        for effect in measured.records.iter_mut().map(|record| &mut record.effect) {
+            effect.ssim = effect.ssim.map(|_| 1.0 - 10.0 * (10.0_f64).powf(-effect.sqnr / 10.0));
+        }
+        for objective in Objective::TOGETHER {
+            let chosen = super::together::choose(&measured, 350.0, objective).unwrap();
+            let of = |layer: &str| chosen.layers["unet"][layer].as_str();
+            assert_eq!(["conv_in", "mid"].map(of), ["w8a8", "w4a8"], "{objective:?}");
+            assert_eq!(chosen.bytes, 350);
+            assert!((chosen.ratio - 200.0 / 150.0).abs() < 1e-12);
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::group::Group;
 use crate::metrics::{SAME, rank_correlation};
-use crate::sensitivity::{Effect, FLOAT, Header, Record, Sensitivity};
+use crate::sensitivity::{Component, Effect, FLOAT, Header, Record, Sensitivity};
 
 /// What a layer's own error becomes: added to its decibels.
 #[derive(Clone, Copy, Debug)]
@@ -45,8 +45,11 @@ pub fn infer(own: &Sensitivity, measured: &Sensitivity) -> Sensitivity {
     };
     let gains: Vec<(&Record, Gain)> =
         measured.records.iter().filter(|r| r.format != FLOAT).map(|r| (r, gain(r))).collect();
-    let header =
-        Header { formats: own.header.formats.clone(), places: None, ..measured.header.clone() };
+    let header = Header {
+        components: own.header.components.clone(),
+        places: None,
+        ..measured.header.clone()
+    };
     let known = |record: &Record| {
         let same = |r: &&Record| (r.place, &r.format) == (record.place, &record.format);
         measured.records.iter().find(same)
@@ -58,7 +61,7 @@ pub fn infer(own: &Sensitivity, measured: &Sensitivity) -> Sensitivity {
         if let Some(known) = known(record) {
             return known.clone();
         }
-        let near = nearest(&gains, &record.layer);
+        let near = nearest(&gains, record);
         let effect = median(&near).effect(record.effect.sqnr);
         Record { effect, inferred: true, ..record.clone() }
     });
@@ -66,32 +69,50 @@ pub fn infer(own: &Sensitivity, measured: &Sensitivity) -> Sensitivity {
     Sensitivity { header, records }
 }
 
-/// How well the order of the layers' own errors is that of what was measured, for each group.
-pub fn agreement(own: &Sensitivity, measured: &Sensitivity) -> [(Group, f64); 2] {
-    let errors = errors(own);
+/// How well the order of scores is that of what was measured, for each group: Spearman's rank correlation over all layers
+/// and formats of whole numbers that both have.
+pub fn agreement(scores: &Sensitivity, measured: &Sensitivity) -> [(Group, f64); 2] {
+    let known = |record: &Record| (record.place, record.format.clone());
+    let effects: BTreeMap<(usize, String), Effect> =
+        scores.records.iter().map(|record| (known(record), record.effect)).collect();
     Group::ALL.map(|group| {
-        let records = measured.records.iter().filter(|r| r.format != FLOAT);
-        let records = records.filter(|record| Group::of(&record.layer) == group);
+        let records = measured.records.iter().filter(|r| r.format != FLOAT && r.group() == group);
         let pairs: Vec<(f64, f64)> = records
-            .map(|record| {
-                let effect = record.effect;
-                let found = match (group, effect.ssim) {
-                    (Group::Content, Some(ssim)) => ssim,
-                    _ => effect.sqnr,
-                };
-                (errors[&(record.place, record.format.as_str())], found)
+            .filter_map(|record| {
+                let (score, effect) = (effects.get(&known(record))?, record.effect);
+                // Own errors have no similarity.
+                Some(match (group, effect.ssim) {
+                    (Group::Content, Some(ssim)) => (score.ssim.unwrap_or(score.sqnr), ssim),
+                    _ => (score.sqnr, effect.sqnr),
+                })
             })
             .collect();
         (group, rank_correlation(&pairs))
     })
 }
 
-/// Places of layers, those first that tell most of all: the first of each role, then the second, and within that
-/// those with the greatest product of own error and size.
-pub fn most_telling(own: &Sensitivity, format: &str) -> Vec<usize> {
-    let mut roles: BTreeMap<String, Vec<&Record>> = BTreeMap::new();
-    for record in own.records.iter().filter(|record| record.format == format) {
-        roles.entry(role(&record.layer)).or_default().push(record);
+/// The components with one format of each: that in the middle, whose errors are neither lost in noise nor so large that
+/// they saturate.
+pub fn middle(components: &[Component]) -> Vec<Component> {
+    let middle = |component: &Component| {
+        let formats = &component.formats;
+        let format = formats.get(formats.len().div_ceil(2)).or(formats.last());
+        Component { formats: format.cloned().into_iter().collect(), ..component.clone() }
+    };
+    components.iter().map(middle).collect()
+}
+
+/// Places of layers, those first that tell most of all by their errors in the middle format: the first of each role, then
+/// the second, and within that those with the greatest product of own error and size.
+pub fn most_telling(own: &Sensitivity) -> Vec<usize> {
+    let middle = middle(&own.header.components);
+    let in_middle = |record: &&Record| {
+        let of = middle.iter().find(|component| component.name == record.component);
+        of.is_some_and(|component| component.formats.contains(&record.format))
+    };
+    let mut roles: BTreeMap<(&str, String), Vec<&Record>> = BTreeMap::new();
+    for record in own.records.iter().filter(in_middle) {
+        roles.entry((&record.component, role(&record.layer))).or_default().push(record);
     }
     let weight =
         |record: &Record| record.weights as f64 * (10.0_f64).powf(-record.effect.sqnr / 10.0);
@@ -112,16 +133,20 @@ fn errors(own: &Sensitivity) -> BTreeMap<(usize, &str), f64> {
     own.records.iter().map(|r| ((r.place, r.format.as_str()), r.effect.sqnr)).collect()
 }
 
-/// The gains of the layer itself, else of its role, else of its group, else of all.
-fn nearest(gains: &[(&Record, Gain)], layer: &str) -> Vec<Gain> {
-    let rules: [&dyn Fn(&str) -> bool; 4] = [
-        &|other| other == layer,
-        &|other| role(other) == role(layer),
-        &|other| Group::of(other) == Group::of(layer),
+/// The gains of the layer itself, else of its role, else of its component's part in its group, else of its group, else of
+/// all.
+fn nearest(gains: &[(&Record, Gain)], layer: &Record) -> Vec<Gain> {
+    let beside = |other: &Record| other.component == layer.component;
+    let in_group = |other: &Record| other.group() == layer.group();
+    let rules: [&dyn Fn(&Record) -> bool; 5] = [
+        &|other| other.place == layer.place,
+        &|other| beside(other) && role(&other.layer) == role(&layer.layer),
+        &|other| beside(other) && in_group(other),
+        &in_group,
         &|_| true,
     ];
-    let of = |rule: &dyn Fn(&str) -> bool| -> Vec<Gain> {
-        gains.iter().filter(|(record, _)| rule(&record.layer)).map(|(_, gain)| *gain).collect()
+    let of = |rule: &dyn Fn(&Record) -> bool| -> Vec<Gain> {
+        gains.iter().filter(|(record, _)| rule(record)).map(|(_, gain)| *gain).collect()
     };
     rules.into_iter().map(of).find(|gains| !gains.is_empty()).unwrap_or_default()
 }
@@ -149,7 +174,7 @@ fn role(layer: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{agreement, infer, most_telling, role};
+    use super::{agreement, infer, middle, most_telling, role};
     use crate::metrics::SAME;
     use crate::sensitivity::tests::header_of;
     use crate::sensitivity::{Effect, FLOAT, Header, Of, Record, Sensitivity};
@@ -169,6 +194,7 @@ mod tests {
         for (place, layer) in LAYERS.iter().enumerate() {
             for (format, sqnr) in FORMATS.into_iter().zip([SAME, OWN[place] + 24.0, OWN[place]]) {
                 records.push(Record {
+                    component: "unet".into(),
                     layer: (*layer).to_owned(),
                     place,
                     format: format.to_owned(),
@@ -187,6 +213,7 @@ mod tests {
     /// Some layers at 4 bits, each 10 dB better in the network than by itself.
     fn measured(places: &[usize]) -> Sensitivity {
         let all = own();
+        assert_eq!(middle(&all.header.components)[0].formats, ["w4a8"]);
         let records =
             all.records.iter().filter(|r| r.format == "w4a8" && places.contains(&r.place));
         let records = records.map(|r| {
@@ -195,7 +222,7 @@ mod tests {
         });
         let header = Header {
             of: Of::Network,
-            formats: vec!["w4a8".into()],
+            components: middle(&all.header.components),
             places: Some(places.to_vec()),
             ..all.header.clone()
         };
@@ -223,7 +250,7 @@ mod tests {
 
     #[test]
     fn each_role_comes_first_by_its_greatest_error() {
-        assert_eq!(most_telling(&own(), "w4a8"), [3, 0, 2, 1]);
+        assert_eq!(most_telling(&own()), [3, 0, 2, 1]);
         assert_eq!(
             role("up_blocks.1.attentions.0.transformer_blocks.9.attn2.to_k"),
             "attentions.transformer_blocks.attn2.to_k"

@@ -1,11 +1,11 @@
 //! What each layer's formats do to a network when all other layers are real: a file of JSON lines.
 //!
 //! ```text
-//! {"version":1,"model":"…","prompts":["…"],…}            what was measured, and how
-//! {"layer":"conv_in","place":0,"format":"float",…}       one format of one layer
+//! {"version":2,"model":"…","prompts":["…"],…}                          what was measured, and how
+//! {"component":"unet","layer":"conv_in","place":72,"format":"float",…}   one format of one layer
 //! ```
 //!
-//! Lines are in order of layers as the network runs them, then of formats. A file that was cut off ends with its last
+//! Lines are in order of layers as a picture needs them, through all components, then of formats. A file that was cut off ends with its last
 //! whole line, so that a measurement can go on; one of several shards holds the layers whose place leaves its number.
 
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::group::Group;
 use crate::metrics;
 
 /// The version of the file.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The name of real numbers among formats.
 pub const FLOAT: &str = "float";
@@ -48,10 +48,8 @@ pub struct Header {
     pub steps: usize,
     /// Guidance scale.
     pub guidance: f32,
-    /// Formats of each layer, real numbers first.
-    pub formats: Vec<String>,
-    /// Names of all layers, as the network runs them.
-    pub layers: Vec<String>,
+    /// What is measured of each component, in the order in which a picture needs them.
+    pub components: Vec<Component>,
     /// What rounding all real numbers to 16 bits does.
     pub rounding: Effect,
     /// The places of the layers that are measured; all of them where there is no list.
@@ -61,12 +59,26 @@ pub struct Header {
     pub shard: Option<Shard>,
 }
 
+/// What is measured of one component.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Component {
+    /// Its name.
+    pub name: String,
+    /// Formats of each of its layers, real numbers first, then from fine to coarse.
+    pub formats: Vec<String>,
+    /// Names of its layers, as it runs them.
+    pub layers: Vec<String>,
+}
+
 /// What a format's error is seen in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Of {
     /// What the network predicts, and the pictures.
     Network,
+    /// What the network predicts for the first picture.
+    Glance,
     /// What the layer itself computes.
     Output,
 }
@@ -85,7 +97,8 @@ pub struct Shard {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Effect {
-    /// Of what the network predicts at the first step, or of what the layer computes there, in decibels, over all pictures.
+    /// Of what the UNet predicts at the first step, or of what the layer computes there, in decibels, over all pictures;
+    /// for a layer of the decoder, of the decoded pictures.
     pub sqnr: f64,
     /// Of the finished pictures, the mean of their structural similarities; where it was measured.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -95,6 +108,8 @@ pub struct Effect {
 /// One format of one layer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
+    /// The component that the layer belongs to.
+    pub component: String,
     /// The layer.
     pub layer: String,
     /// Its place among all layers.
@@ -122,6 +137,13 @@ pub struct Sensitivity {
     pub records: Vec<Record>,
 }
 
+impl Record {
+    /// The group of its layer.
+    pub fn group(&self) -> Group {
+        Group::of_component(&self.component, &self.layer)
+    }
+}
+
 impl Shard {
     /// Whether it holds the layer of this place.
     pub fn has(self, place: usize) -> bool {
@@ -144,9 +166,33 @@ impl std::str::FromStr for Shard {
 }
 
 impl Header {
+    /// How many layers there are in all.
+    pub fn count(&self) -> usize {
+        self.components.iter().map(|component| component.layers.len()).sum()
+    }
+
+    /// The layer of a place, and the component that it belongs to.
+    pub fn layer(&self, place: usize) -> Option<(&Component, &str)> {
+        let mut left = place;
+        for component in &self.components {
+            match component.layers.get(left) {
+                Some(layer) => return Some((component, layer)),
+                None => left -= component.layers.len(),
+            }
+        }
+        None
+    }
+
+    /// What a whole file has, in its order: places, each with all formats of its layer.
+    pub fn entries(&self) -> Vec<(usize, &str)> {
+        let formats = |place| self.layer(place).map_or(&[][..], |(of, _)| &of.formats[..]);
+        let of_place = |place| formats(place).iter().map(move |format| (place, format.as_str()));
+        self.places().flat_map(of_place).collect()
+    }
+
     /// The places of the layers that are here.
     pub fn places(&self) -> impl Iterator<Item = usize> + use<> {
-        let all = self.places.clone().unwrap_or_else(|| (0..self.layers.len()).collect());
+        let all = self.places.clone().unwrap_or_else(|| (0..self.count()).collect());
         let shard = self.shard;
         all.into_iter().filter(move |&place| shard.is_none_or(|shard| shard.has(place)))
     }
@@ -157,7 +203,7 @@ impl Header {
         if self.of == Of::Output {
             return Effect { sqnr: metrics::SAME, ssim: None };
         }
-        let layers = self.layers.len().max(1) as f64;
+        let layers = self.count().max(1) as f64;
         Effect {
             sqnr: self.rounding.sqnr + 10.0 * layers.log10(),
             ssim: self.rounding.ssim.map(|ssim| 1.0 - (1.0 - ssim) / layers),
@@ -166,7 +212,12 @@ impl Header {
 
     /// Whether two files were measured alike, as parts or wholes.
     fn goes_with(&self, other: &Self) -> bool {
-        Self { shard: None, ..self.clone() } == Self { shard: None, ..other.clone() }
+        self.whole() == other.whole()
+    }
+
+    /// The same for all shards together.
+    fn whole(&self) -> Self {
+        Self { shard: None, ..self.clone() }
     }
 }
 
@@ -195,22 +246,25 @@ impl Sensitivity {
             return Err(format!("it has version {version}, and this program reads {VERSION}"));
         }
         let header: Header = serde_json::from_str(first).map_err(fault(1))?;
-        if let Some(place) = header.places().find(|&place| place >= header.layers.len()) {
+        if let Some(place) = header.places().find(|&place| place >= header.count()) {
             return Err(format!("line 1: there is no layer at place {place}"));
         }
-        let expected: Vec<(usize, usize)> =
-            header.places().flat_map(|p| (0..header.formats.len()).map(move |f| (p, f))).collect();
+        let expected = header.entries();
         let mut records = Vec::new();
         for (i, line) in lines.enumerate() {
             let record: Record = serde_json::from_str(line).map_err(fault(i + 2))?;
             let due = expected.get(i).is_some_and(|&(place, format)| {
-                record.place == place
-                    && header.layers[place] == record.layer
-                    && header.formats[format] == record.format
+                let (component, layer) = (record.component.as_str(), record.layer.as_str());
+                let there = header.layer(place).map(|(of, layer)| (of.name.as_str(), layer));
+                (record.place, record.format.as_str()) == (place, format)
+                    && there == Some((component, layer))
             });
             if !due {
-                let Record { layer, format, .. } = record;
-                return Err(format!("line {}: {layer} as {format} is not due there", i + 2));
+                let Record { component, layer, format, .. } = record;
+                return Err(format!(
+                    "line {}: {layer} of {component} as {format} is not due there",
+                    i + 2
+                ));
             }
             if !record.effect.sqnr.is_finite() || !record.effect.ssim.is_none_or(f64::is_finite) {
                 return Err(format!("line {}: a score is not finite", i + 2));
@@ -252,7 +306,7 @@ impl Sensitivity {
 
     /// Whether all formats of all its layers are there.
     pub fn is_complete(&self) -> bool {
-        self.records.len() == self.header.places().count() * self.header.formats.len()
+        self.records.len() == self.header.entries().len()
     }
 
     /// Put shards together: the file that one measurement of all layers would have written.
@@ -275,15 +329,19 @@ impl Sensitivity {
             )));
         }
         let mut records: Vec<Record> = parts.iter().flat_map(|p| p.records.clone()).collect();
-        let format = |name: &String| first.header.formats.iter().position(|f| f == name);
-        records.sort_by_key(|record| (record.place, format(&record.format)));
+        let whole = first.header.whole();
+        let entries = whole.entries();
+        let number = |record: &Record| {
+            entries.iter().position(|entry| *entry == (record.place, record.format.as_str()))
+        };
+        records.sort_by_cached_key(number);
         records.dedup_by(|a, b| (a.place, &a.format) == (b.place, &b.format));
-        let merged = Self { header: Header { shard: None, ..first.header.clone() }, records };
+        let merged = Self { header: whole.clone(), records };
         let has = |place: usize| merged.records.iter().any(|record| record.place == place);
         match merged.header.places().find(|&place| !has(place)) {
             None => Ok(merged),
             Some(place) => {
-                let layer = &merged.header.layers[place];
+                let layer = merged.header.layer(place).map_or("?", |(_, layer)| layer);
                 Err(Error::Request(format!("no shard has the layer `{layer}`; name all shards")))
             }
         }
@@ -291,8 +349,8 @@ impl Sensitivity {
 
     /// The records of each layer, with its group.
     pub fn layers(&self) -> impl Iterator<Item = (Group, &[Record])> {
-        let formats = self.header.formats.len();
-        self.records.chunks(formats).map(|records| (Group::of(&records[0].layer), records))
+        let layers = self.records.chunk_by(|a, b| a.place == b.place);
+        layers.map(|records| (records[0].group(), records))
     }
 }
 

@@ -48,7 +48,7 @@ impl Row {
         let units: Vec<f32> = groups().map(|group| levels.best_unit(group)).collect();
         let most = levels.multipliers();
         let scale = units.iter().fold(0.0_f32, |most, &unit| most.max(unit)) / f32::from(most);
-        let scale = if scale < LEAST { 1.0 } else { scale };
+        let scale = if scale < LEAST { levels.unit_of_zeros() } else { scale };
         let mut multipliers = Vec::with_capacity(units.len());
         let mut rest = &mut codes[..];
         for (group, unit) in groups().zip(units) {
@@ -118,12 +118,17 @@ impl Levels<'_> {
         self.cpu.eval(EncodeWeights { fit, to });
     }
 
+    /// The unit of weights that are all zero: two bits have no code for that, so theirs is next to nothing.
+    fn unit_of_zeros(self) -> f32 {
+        if self.bits == WeightBits::Two { LEAST } else { 1.0 }
+    }
+
     /// The unit with the least squared error among those that are tried.
     fn best_unit(self, weights: &[f32]) -> f32 {
         let largest = weights.iter().fold(0.0_f32, |most, w| most.max(w.abs()));
         let start = largest / self.bits.most() as f32;
         if start < LEAST {
-            return 1.0;
+            return self.unit_of_zeros();
         }
         if self.bits == WeightBits::Eight {
             return start;
@@ -218,7 +223,7 @@ mod tests {
             for bits in [WeightBits::Two, WeightBits::Four, WeightBits::Eight] {
                 for granularity in [Granularity::Channel, Granularity::Group] {
                     let row = Row::new(&Cpu::detect(1), scheme(bits, granularity), 64, &weights);
-                    assert!(row.dequantized(64).iter().all(|x| x.is_finite()));
+                    assert!(row.dequantized(64).iter().all(|x| x.abs() < 1e-30));
                 }
             }
         }

@@ -44,6 +44,11 @@ impl Held {
         &self.name
     }
 
+    /// The same for an input of another name.
+    pub fn named(self, name: String) -> Self {
+        Self { name, ..self }
+    }
+
     /// Whether it holds neither NaN nor infinity.
     pub fn is_finite(&self) -> bool {
         is_finite(self.format, self.bytes.as_slice())

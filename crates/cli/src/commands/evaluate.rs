@@ -9,9 +9,9 @@ use anyhow::{Context, Result};
 use pipeline::similarity::Judge;
 use pipeline::{Model, Plan, Request, TextToImage};
 use serde::Serialize;
-use tensor::{Cpu, Precision};
+use tensor::{Cpu, Precision, Scheme};
 
-pub(crate) use contender::{Contender, Likeness};
+pub(crate) use contender::{Contender, LayerBits, Likeness};
 
 use super::{drawing, engine};
 use crate::args::{self, Beside, Requirement, Score, Source};
@@ -39,7 +39,12 @@ pub(crate) fn run(args: &args::Evaluate) -> Result<()> {
     let reference = engine::model(&source)?;
     let cpu = engine::cpu(args.threads)?;
     let request = drawing::pictures(&args.pictures, args.skip as usize)?;
-    let models = Models { reference: &reference, model: &model, beside: &args.beside };
+    let models = Models {
+        reference: &reference,
+        model: &model,
+        beside: &args.beside,
+        everywhere: &args.everywhere,
+    };
     let mut judge = args.clip.as_deref().map(|clip| Judge::open(&cpu, clip)).transpose()?;
     let mut findings = models.compare(&request, (&cpu, &CANCEL))?;
     if let Some(judge) = &mut judge {
@@ -70,6 +75,8 @@ pub(crate) struct Models<'a> {
     pub(crate) model: &'a Model,
     /// What else the reference is drawn with.
     pub(crate) beside: &'a [Beside],
+    /// Schemes for every layer of all its components.
+    pub(crate) everywhere: &'a [Scheme],
 }
 
 /// What came of it.
@@ -95,7 +102,7 @@ impl Models<'_> {
         request: &Request,
         (cpu, cancel): (&Cpu, &AtomicBool),
     ) -> Result<Findings> {
-        let Self { reference, model, beside } = *self;
+        let Self { reference, model, beside, everywhere } = *self;
         let exact = Plan::float(Precision::F32);
         let settings = TextToImage::new(cpu, reference, &exact).settings(request)?;
         let draw = |name: &str, model: &Model, plan: &Plan| {
@@ -114,6 +121,10 @@ impl Models<'_> {
                 ),
             };
             contenders.push(draw(&name, reference, &plan)?);
+        }
+        for scheme in everywhere {
+            let plan = Plan::uniform(*scheme, engine::faster(cpu));
+            contenders.push(draw(&format!("{scheme} everywhere"), reference, &plan)?);
         }
         let plan = match &model.packed {
             Some(packed) => packed.plan.clone(),

@@ -11,6 +11,9 @@ use tensor::Cpu;
 /// What the process takes beside weights and values once it runs: stacks, tables of the sampler, a file being written.
 const MARGIN: usize = 12 << 20;
 
+/// What the process itself takes differs by less than this from run to run, so that a limit that was advised is kept.
+const DRIFT: usize = 1_000_000;
+
 /// The share of free memory that is used when nothing was typed.
 const FREE_SHARE: f64 = 0.95;
 
@@ -40,13 +43,14 @@ impl Plan {
                 Err(Error::Room { least }) => least,
                 Err(error) => return Err(error.into()),
             };
-            let mut advice = format!("give at least {}", megabytes(least + around));
+            let advised = |least: usize| megabytes(least + around + DRIFT);
+            let mut advice = format!("give at least {}", advised(least));
             let in_tiles = Request { decode: Decode::Tiled, ..request.clone() };
             if let Err(Error::Room { least: in_tiles }) =
                 pipeline.within(0).memory(&in_tiles, settings)
                 && in_tiles < least
             {
-                let least = megabytes(in_tiles + around);
+                let least = advised(in_tiles);
                 write!(
                     advice,
                     ", or {least} with --vae-tiling, which changes the picture a little"

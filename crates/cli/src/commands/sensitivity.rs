@@ -1,16 +1,18 @@
 //! A model → what each layer's formats do to its pictures.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+mod unfinished;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use indicatif::HumanDuration;
-use pipeline::probe::{Look, Probe};
+use pipeline::probe::{Layer, Look, Probe};
 use pipeline::{Model, Plan, Request, TextToImage, Watch};
-use quant::sensitivity::{Effect, FLOAT, Header, Of, Record, Sensitivity, Shard, VERSION, line};
+use quant::sensitivity::{
+    Component, Effect, FLOAT, Header, Of, Record, Sensitivity, Shard, VERSION,
+};
 use quant::{Group, inference};
 use tensor::{Cpu, LayerFormat, Precision, Scheme};
 
@@ -18,6 +20,7 @@ use super::{drawing, engine};
 use crate::args;
 use crate::output::{self, Target};
 use crate::report::{self, Details, Progress};
+use unfinished::Unfinished;
 
 /// Set by Ctrl-C; looked at before every operation.
 static CANCEL: AtomicBool = AtomicBool::new(false);
@@ -38,11 +41,16 @@ pub(crate) fn run(args: &args::Sensitivity) -> Result<()> {
     let what = What {
         request: drawing::pictures(&args.pictures, 0)?,
         formats: args.formats.clone(),
+        text_formats: args.text_formats.clone(),
+        components: args.components.clone(),
         look: if args.all_pictures { PicturesOf::All } else { PicturesOf::Content },
         scope: Scope::new(args.fast, args.time),
         shard: args.shard,
     };
-    what.measure(&model, &cpu, (&args.output, &CANCEL))?;
+    let found = what.measure(&model, &cpu, (&args.output, &CANCEL))?;
+    if let Some(path) = &args.against {
+        agreement(&path.display().to_string(), &found, &Sensitivity::read(path)?);
+    }
     Ok(())
 }
 
@@ -51,8 +59,12 @@ pub(crate) fn run(args: &args::Sensitivity) -> Result<()> {
 pub(crate) struct What {
     /// The pictures that are drawn.
     pub(crate) request: Request,
-    /// Formats of each layer beside real numbers.
+    /// Formats of each layer of the UNet and the decoder beside real numbers, from fine to coarse.
     pub(crate) formats: Vec<Scheme>,
+    /// Those of text encoders.
+    pub(crate) text_formats: Vec<Scheme>,
+    /// What is measured; all where there is nothing.
+    pub(crate) components: Vec<String>,
     /// Whose pictures are compared.
     pub(crate) look: PicturesOf,
     /// How much is measured.
@@ -75,8 +87,8 @@ pub(crate) enum PicturesOf {
 pub(crate) enum Scope {
     /// What each format of each layer does to the network.
     All,
-    /// What layers' own errors are.
-    OwnErrors,
+    /// Own errors, and what one format of each layer does to the prediction of one picture.
+    Fast,
     /// Own errors, and as many effects on the network as there is time for, the most telling ones.
     Within(Duration),
 }
@@ -85,7 +97,7 @@ impl Scope {
     /// What was typed.
     pub(crate) fn new(fast: bool, time: Option<humantime::Duration>) -> Self {
         match (fast, time) {
-            (true, _) => Self::OwnErrors,
+            (true, _) => Self::Fast,
             (false, Some(time)) => Self::Within(time.into()),
             (false, None) => Self::All,
         }
@@ -111,22 +123,15 @@ impl What {
         let mut run = Run { probe, what: self, progress: &progress };
         let measured = match self.scope {
             Scope::All => run.file(header, path)?,
-            Scope::OwnErrors => run.file(Header { of: Of::Output, ..header }, path)?,
+            Scope::Fast => {
+                let glance =
+                    |own: &Sensitivity| Header { of: Of::Glance, ..one_format(&own.header) };
+                run.inferred(header, path, &|_, own| glance(own))?
+            }
             Scope::Within(time) => {
-                let own =
-                    run.file(Header { of: Of::Output, ..header.clone() }, &beside(path, "own"))?;
-                let some = beside(path, "some");
-                let header =
-                    run.selection(header, &own, (&some, time.saturating_sub(start.elapsed())));
-                let some = run.file(header, &some)?;
-                for (group, agreement) in inference::agreement(&own, &some) {
-                    report::say(&format!(
-                        "rank correlation of own errors with what was measured, {group}: {agreement:.2}"
-                    ));
-                }
-                let whole = inference::infer(&own, &some);
-                output::save(path, whole.to_text().as_bytes())?;
-                whole
+                let some = beside(path, SOME);
+                let left = || time.saturating_sub(start.elapsed());
+                run.inferred(header, path, &|run, own| run.selection(own, (&some, left())))?
             }
         };
         progress.finish();
@@ -135,7 +140,26 @@ impl What {
 
     fn header(&self, model: &Model, probe: &mut Probe<'_, '_, Cpu>) -> Result<Header> {
         let (settings, request) = (probe.settings().clone(), &self.request);
-        let formats = self.formats.iter().map(ToString::to_string);
+        let known = |name: &String| model.components().any(|component| component.name == name);
+        if let Some(other) = self.components.iter().find(|name| !known(name)) {
+            let names: Vec<&str> = model.components().map(|component| component.name).collect();
+            bail!("the model has no component `{other}`; it has {}", names.join(", "));
+        }
+        let wanted = |name: &str| {
+            self.components.is_empty() || self.components.iter().any(|wanted| wanted == name)
+        };
+        let components = model.components().map(|component| component.name);
+        let components = components.filter(|name| wanted(name)).map(|name| {
+            let layers = probe.layers().iter().filter(|layer| layer.component == name);
+            let reads = model.encoders.iter().any(|encoder| encoder.component.name == name);
+            let schemes = if reads { &self.text_formats } else { &self.formats };
+            let schemes = schemes.iter().map(ToString::to_string);
+            Component {
+                name: name.to_owned(),
+                formats: std::iter::once(FLOAT.to_owned()).chain(schemes).collect(),
+                layers: layers.map(|layer| layer.name.clone()).collect(),
+            }
+        });
         Ok(Header {
             version: VERSION,
             of: Of::Network,
@@ -148,13 +172,22 @@ impl What {
             height: settings.height,
             steps: settings.steps,
             guidance: settings.guidance,
-            formats: std::iter::once(FLOAT.to_owned()).chain(formats).collect(),
-            layers: probe.layers().iter().map(|layer| layer.name.clone()).collect(),
+            components: components.collect(),
             rounding: probe.rounding()?,
             places: None,
             shard: self.shard,
         })
     }
+}
+
+/// What files of a measurement in part are called beside the whole one's name.
+const OWN: &str = "own";
+const SOME: &str = "some";
+
+/// One format of each layer, by its effect on the network.
+fn one_format(header: &Header) -> Header {
+    let components = inference::middle(&header.components);
+    Header { of: Of::Network, components, ..header.clone() }
 }
 
 /// A file beside another: `scores.own.jsonl`.
@@ -177,17 +210,13 @@ impl Run<'_, '_> {
             return Ok(done);
         }
         let (mut file, mut found) = Unfinished::open(path, header)?;
-        let formats = found.header.formats.clone();
-        let places: Vec<usize> = found.header.places().collect();
-        let due: Vec<(usize, &String)> = places
-            .iter()
-            .flat_map(|place| formats.iter().map(move |format| (*place, format)))
-            .collect();
+        let header = found.header.clone();
+        let due = header.entries();
         let left = &due[found.records.len()..];
-        self.estimate(&found.header, left);
+        self.estimate(&header, left);
         for (place, format) in left {
             self.progress.work("measure", found.records.len(), due.len());
-            let record = self.record(&found.header, *place, format)?;
+            let record = self.record(&header, *place, format)?;
             file.append(&record)?;
             found.records.push(record);
         }
@@ -196,14 +225,30 @@ impl Run<'_, '_> {
         Ok(found)
     }
 
+    /// All layers' own errors, what `some` asks for beside them, and all scores from both.
+    fn inferred(
+        &mut self,
+        header: Header,
+        path: &Path,
+        some: &dyn Fn(&Self, &Sensitivity) -> Header,
+    ) -> Result<Sensitivity> {
+        let own = self.file(Header { of: Of::Output, ..header }, &beside(path, OWN))?;
+        let some = some(self, &own);
+        let some = self.file(some, &beside(path, SOME))?;
+        agreement("own errors with what was measured", &own, &some);
+        let whole = inference::infer(&own, &some);
+        output::save(path, whole.to_text().as_bytes())?;
+        Ok(whole)
+    }
+
     /// One format of one layer. Real numbers are as far away as their rounding to 16 bits takes them.
     fn record(&mut self, header: &Header, place: usize, format: &str) -> Result<Record> {
-        let layer = self.probe.layers()[place].clone();
+        let layer = self.layer(header, place)?;
         let numbers = numbers(format)?;
         let effect = match (header.of, format) {
-            (Of::Network, FLOAT) => header.floor(),
-            (Of::Network, _) => {
-                self.probe.measure(&layer, numbers, self.what.look.at(&layer.name))?
+            (Of::Network | Of::Glance, FLOAT) => header.floor(),
+            (Of::Network | Of::Glance, _) => {
+                self.probe.measure(&layer, numbers, self.look(header, &layer))?
             }
             (Of::Output, _) => {
                 let error = self.probe.own_error(&layer, &[numbers])?;
@@ -211,27 +256,35 @@ impl Run<'_, '_> {
             }
         };
         let bytes = self.probe.bytes(&layer, numbers) as u64;
+        let component = layer.component.to_owned();
         let (layer, weights) = (layer.name, layer.weights as u64);
         let format = format.to_owned();
-        Ok(Record { layer, place, format, bytes, weights, effect, inferred: false })
+        Ok(Record { component, layer, place, format, bytes, weights, effect, inferred: false })
+    }
+
+    /// What is looked at for a layer.
+    fn look(&self, header: &Header, layer: &Layer) -> Look {
+        if header.of == Of::Glance { Look::Glance } else { self.what.look.at(layer) }
+    }
+
+    /// The layer of a place.
+    fn layer(&self, header: &Header, place: usize) -> Result<Layer> {
+        let named = header.layer(place).and_then(|(of, name)| {
+            let mut layers = self.probe.layers().iter();
+            layers.find(|layer| layer.component == of.name && layer.name == name)
+        });
+        named.cloned().with_context(|| format!("the model has no layer at place {place}"))
     }
 
     /// As many layers as there is time for, in one format each. Interrupted work goes on with those that it had chosen.
-    fn selection(
-        &self,
-        header: Header,
-        own: &Sensitivity,
-        (path, time): (&Path, Duration),
-    ) -> Header {
-        // The errors of the format in the middle are neither lost in noise nor so large that they saturate.
-        let format = header.formats[header.formats.len().div_ceil(2)].clone();
-        let order = inference::most_telling(own, &format);
-        let alone = Header { formats: vec![format], ..header };
+    fn selection(&self, own: &Sensitivity, (path, time): (&Path, Duration)) -> Header {
+        let order = inference::most_telling(own);
+        let alone = one_format(&own.header);
         let chosen = Unfinished::chosen(path, &alone).unwrap_or_else(|| {
             let mut left = time;
             let affordable = |place: &usize| {
-                let layer = &self.probe.layers()[*place];
-                let cost = self.probe.estimate(layer, self.what.look.at(&layer.name));
+                let Ok(layer) = self.layer(&alone, *place) else { return false };
+                let cost = self.probe.estimate(&layer, self.what.look.at(&layer));
                 let affordable = cost <= left;
                 left = left.saturating_sub(cost);
                 affordable
@@ -240,27 +293,25 @@ impl Run<'_, '_> {
             chosen.sort_unstable();
             chosen
         });
-        report::say(&format!(
-            "{} of {} layers fit the time",
-            chosen.len(),
-            own.header.layers.len()
-        ));
+        report::say(&format!("{} of {} layers fit the time", chosen.len(), own.header.count()));
         Header { places: Some(chosen), ..alone }
     }
 
     /// Say how long it will take.
-    fn estimate(&self, header: &Header, due: &[(usize, &String)]) {
+    fn estimate(&self, header: &Header, due: &[(usize, &str)]) {
         if header.of == Of::Output {
             return;
         }
-        let times = due.iter().filter(|(_, format)| *format != FLOAT).map(|(place, _)| {
-            let layer = &self.probe.layers()[*place];
-            self.probe.estimate(layer, self.what.look.at(&layer.name))
+        let due: Vec<usize> =
+            due.iter().filter(|(_, format)| *format != FLOAT).map(|(place, _)| *place).collect();
+        let times = due.iter().filter_map(|place| {
+            let layer = self.layer(header, *place).ok()?;
+            Some(self.probe.estimate(&layer, self.look(header, &layer)))
         });
         report::say(&format!(
-            "{} layers, {} formats, {} pictures: about {}",
+            "{} layers, {} formats of them, {} pictures: about {}",
             header.places().count(),
-            header.formats.iter().filter(|format| *format != FLOAT).count(),
+            due.len(),
             self.what.request.total(),
             HumanDuration(times.sum())
         ));
@@ -276,71 +327,15 @@ fn numbers(format: &str) -> Result<LayerFormat> {
 }
 
 impl PicturesOf {
-    fn at(self, layer: &str) -> Look {
-        if self == Self::All || Group::of(layer) == Group::Content {
-            Look::Picture
-        } else {
-            Look::Prediction
-        }
+    fn at(self, layer: &Layer) -> Look {
+        let group = Group::of_component(layer.component, &layer.name);
+        if self == Self::All || group == Group::Content { Look::Picture } else { Look::Prediction }
     }
 }
 
-/// A file that grows line by line beside its target.
-struct Unfinished {
-    path: PathBuf,
-    file: File,
-}
-
-impl Unfinished {
-    /// Begin a file, or go on with the one that is there if it was measured alike. With it comes what it holds.
-    fn open(target: &Path, header: Header) -> Result<(Self, Sensitivity)> {
-        let path = part(target);
-        let there = found(&path).filter(|(there, _)| there.header == header);
-        let (known, length) = there.unwrap_or_else(|| (Sensitivity::new(header), 0));
-        let failed =
-            || format!("cannot write {}; free some space or choose another place", path.display());
-        let mut options = OpenOptions::new();
-        let options = options.write(true).create(true).truncate(false);
-        let mut file = options.open(&path).with_context(failed)?;
-        file.set_len(length as u64).with_context(failed)?;
-        file.seek(SeekFrom::End(0)).with_context(failed)?;
-        if length == 0 {
-            file.write_all(line(&known.header).as_bytes()).with_context(failed)?;
-        }
-        Ok((Self { path, file }, known))
+/// Say how well the order of scores is that of others.
+fn agreement(what: &str, scores: &Sensitivity, measured: &Sensitivity) {
+    for (group, agreement) in inference::agreement(scores, measured) {
+        report::say(&format!("rank correlation of {what}, {group}: {agreement:.2}"));
     }
-
-    /// The places that work on this target had chosen, where it was to be measured like this.
-    fn chosen(target: &Path, header: &Header) -> Option<Vec<usize>> {
-        let done = Sensitivity::read(target).ok();
-        let there = done.or_else(|| Some(found(&part(target))?.0))?.header;
-        let alike = Header { places: header.places.clone(), ..there.clone() } == *header;
-        there.places.filter(|_| alike)
-    }
-
-    fn append(&mut self, record: &Record) -> Result<()> {
-        self.file.write_all(line(record).as_bytes()).with_context(|| {
-            format!(
-                "cannot write {}; free some space and run this again to go on",
-                self.path.display()
-            )
-        })
-    }
-
-    fn finish(self, target: &Path) -> Result<()> {
-        self.file.sync_all()?;
-        std::fs::rename(&self.path, target).with_context(|| output::failed(target))
-    }
-}
-
-/// The name of a file while it grows.
-fn part(target: &Path) -> PathBuf {
-    let mut name = target.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    target.with_file_name(name)
-}
-
-/// What a file holds, and how long its whole lines are.
-fn found(path: &Path) -> Option<(Sensitivity, usize)> {
-    Sensitivity::from_text(&std::fs::read_to_string(path).ok()?).ok()
 }

@@ -6,10 +6,14 @@ use super::{
     Heads, Mask,
     codes::{Scores, encode_query},
     packing::{Packed, Sizes, widen},
+    tiled::ByTiles,
 };
 use crate::{
     format::{Activations, PANEL},
-    isa::{Bf16Dot, Bf16Op, Int8Dot, Int8Op, Isa, LANES, SimdOp},
+    isa::{
+        Bf16Dot, Bf16Op, Int8Dot, Int8Op, Isa, LANES, SimdOp,
+        tiles::{TileOp, Tiles},
+    },
     math,
     matmul::{
         Ahead, Arithmetic, Fma, Keep, MAX_ROWS, PairDot, QuadDot, Rows, Strip, Sums, multiply,
@@ -30,12 +34,69 @@ pub(super) struct QueryBlock<'a, 't> {
     pub(super) workspace: &'t mut [u8],
 }
 
+/// How the products of an attention are computed.
+pub(super) trait Products<I: Isa>: Copy {
+    /// Products of queries and a block of keys.
+    fn score(
+        self,
+        isa: I,
+        work: &mut Work<'_>,
+        keys: (&Range<usize>, usize, &[u8]),
+        queries: Queries<'_>,
+    );
+
+    /// Add the values of a block of keys, times their weights.
+    fn add_values(self, isa: I, work: &mut Work<'_>, values: (&Range<usize>, usize, &[u8]));
+
+    /// There are no more products for a while.
+    #[inline(always)]
+    fn end(self) {}
+}
+
+/// Products by register tiles, of scores and of values.
+#[derive(Clone, Copy)]
+struct ByRows<S, V>(S, V);
+
+impl<I: Isa, S: Arithmetic<I>, V: Arithmetic<I>> Products<I> for ByRows<S, V> {
+    #[inline(always)]
+    fn score(
+        self,
+        isa: I,
+        work: &mut Work<'_>,
+        keys: (&Range<usize>, usize, &[u8]),
+        queries: Queries<'_>,
+    ) {
+        work.score((isa, self.0), keys, queries);
+    }
+
+    #[inline(always)]
+    fn add_values(self, isa: I, work: &mut Work<'_>, values: (&Range<usize>, usize, &[u8])) {
+        work.add_values((isa, self.1), values);
+    }
+}
+
+/// The rows of a block of queries, as they are multiplied.
+#[derive(Clone, Copy)]
+pub(super) struct Queries<'a> {
+    /// From the first row on.
+    pub(super) bytes: &'a [u8],
+    /// Distance of two rows in bytes.
+    pub(super) stride: usize,
+}
+
 impl SimdOp for QueryBlock<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        self.compute(isa, (Fma, Fma));
+        self.compute(isa, ByRows(Fma, Fma));
+    }
+}
+
+impl TileOp for QueryBlock<'_, '_> {
+    #[inline(always)]
+    fn eval<I: Int8Dot, T: Tiles>(self, isa: I, tiles: T) {
+        self.compute(isa, ByTiles(tiles));
     }
 }
 
@@ -44,7 +105,7 @@ impl Int8Op for QueryBlock<'_, '_> {
 
     #[inline(always)]
     fn eval<I: Int8Dot>(self, isa: I) {
-        self.compute(isa, (QuadDot, Fma));
+        self.compute(isa, ByRows(QuadDot, Fma));
     }
 }
 
@@ -54,20 +115,16 @@ impl Bf16Op for QueryBlock<'_, '_> {
     #[inline(always)]
     fn eval<I: Bf16Dot>(self, isa: I) {
         if self.sizes.has_codes() {
-            self.compute(isa, (QuadDot, PairDot));
+            self.compute(isa, ByRows(QuadDot, PairDot));
         } else {
-            self.compute(isa, (PairDot, PairDot));
+            self.compute(isa, ByRows(PairDot, PairDot));
         }
     }
 }
 
 impl QueryBlock<'_, '_> {
     #[inline(always)]
-    fn compute<I: Isa, S: Arithmetic<I>, V: Arithmetic<I>>(
-        self,
-        isa: I,
-        (of_scores, of_values): (S, V),
-    ) {
+    fn compute<I: Isa, P: Products<I>>(self, isa: I, products: P) {
         let Self { sizes, q, packed, scale, mask, mut output, workspace } = self;
         let dim = sizes.shape.head_dim;
         let count = output.cell.rows.len();
@@ -102,14 +159,13 @@ impl QueryBlock<'_, '_> {
             Activations::Bf16(bits) => bytemuck::cast_slice(bits),
             Activations::U8(codes) => codes,
         };
-        let query = |row: usize| {
-            if sizes.has_codes() {
-                &codes[row * 4 * sizes.groups()..]
-            } else if sizes.gathers_queries() {
-                bytemuck::cast_slice(&queries[row * dim..])
-            } else {
-                &raw[sizes.start(&q, first + row, head) * sizes.size()..]
-            }
+        let queries = if sizes.has_codes() {
+            Queries { bytes: codes, stride: 4 * sizes.groups() }
+        } else if sizes.gathers_queries() {
+            Queries { bytes: bytemuck::cast_slice(queries), stride: 4 * dim }
+        } else {
+            let start = sizes.start(&q, first, head) * sizes.size();
+            Queries { bytes: raw.get(start..).unwrap_or_default(), stride: q.stride * sizes.size() }
         };
         let mut work = Work::new(sizes, count, scratch);
         let panels = (output.cell.group * sizes.shape.heads + head) * sizes.panels();
@@ -119,29 +175,30 @@ impl QueryBlock<'_, '_> {
             if mask == Mask::Causal && keys.start >= output.cell.rows.end {
                 break;
             }
-            work.score((isa, of_scores), (&keys, panels, packed.keys), query);
+            products.score(isa, &mut work, (&keys, panels, packed.keys), queries);
             work.weigh(isa, units, keys.len(), |row| {
                 seen(mask, output.cell.rows.start + row, &keys)
             });
-            work.add_values((isa, of_values), (&keys, panels, packed.values));
+            products.add_values(isa, &mut work, (&keys, panels, packed.values));
         }
+        products.end();
         work.finish(isa, &mut output);
     }
 }
 
 /// What a block of queries needs while it meets the keys.
-struct Work<'a> {
-    sizes: &'a Sizes,
+pub(super) struct Work<'a> {
+    pub(super) sizes: &'a Sizes,
     /// Number of queries.
-    count: usize,
+    pub(super) count: usize,
     /// `[queries, keys of a block]`: scores, then weights.
-    scores: &'a mut [f32],
+    pub(super) scores: &'a mut [f32],
     /// `[queries, 16]`, the greatest scores of a block of keys, lane by lane, where codes are multiplied.
-    most: &'a mut [f32],
+    pub(super) most: &'a mut [f32],
     /// The weights in bf16, where products of bf16 pairs are used.
-    weights: &'a mut [u16],
+    pub(super) weights: &'a mut [u16],
     /// `[queries, padded head]`: values times weights.
-    sums: &'a mut [f32],
+    pub(super) sums: &'a mut [f32],
     states: &'a mut [State],
 }
 
@@ -160,11 +217,11 @@ impl<'a> Work<'a> {
 
     /// Products of queries and a block of keys.
     #[inline(always)]
-    fn score<'q, I: Isa, A: Arithmetic<I>>(
+    fn score<I: Isa, A: Arithmetic<I>>(
         &mut self,
         tools: (I, A),
         (keys, panels, packed): (&Range<usize>, usize, &[u8]),
-        query: impl Fn(usize) -> &'q [u8],
+        queries: Queries<'_>,
     ) {
         let (sizes, stride) = (self.sizes, self.sizes.key_block());
         self.most.fill(f32::NEG_INFINITY);
@@ -177,7 +234,7 @@ impl<'a> Work<'a> {
             for rows in tiles(self.count, A::ROWS) {
                 let mut found: Rows<'_> = [&[]; MAX_ROWS];
                 for (row, found) in rows.clone().zip(&mut found) {
-                    *found = query(row);
+                    *found = &queries.bytes[row * queries.stride..];
                 }
                 let strip = Strip {
                     count: rows.len(),

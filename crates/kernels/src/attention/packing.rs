@@ -7,12 +7,21 @@ use super::{
 use crate::{
     Cpu,
     format::{ActivationFormat, Activations, PANEL},
-    isa::{Isa, LANES, SimdOp},
+    isa::{Isa, LANES, SimdOp, tiles::STEP},
     scratch,
 };
 
 /// Rows of queries of a chunk.
 const QUERIES: usize = 96;
+
+/// The same where products are those of tiles: whole strips, whose scores stay near.
+const TILED_QUERIES: usize = 64;
+
+/// Panels of keys of a block at most.
+const PANELS: usize = 8;
+
+/// The same where products are those of tiles.
+const TILED_PANELS: usize = 4;
 
 /// Bytes that a block of keys and one of values may take together.
 const BLOCK_BYTES: usize = 1 << 19;
@@ -27,6 +36,8 @@ pub(super) struct Sizes {
     format: ActivationFormat,
     /// Whether products of bf16 pairs are used.
     bf16_dot: bool,
+    /// Whether these are products of whole tiles, like those of codes.
+    tiled: bool,
     scores: Scores,
 }
 
@@ -44,10 +55,15 @@ impl Sizes {
         shape: &AttentionShape,
         cpu: &Cpu,
     ) -> Self {
-        let bf16_dot = format == ActivationFormat::Bf16
-            && cpu.has_bf16_dot()
-            && shape.head_dim.is_multiple_of(2);
-        Self { shape: *shape, format, bf16_dot, scores }
+        let is_bf16 = format == ActivationFormat::Bf16;
+        let row = shape.head_dim * if scores == Scores::Int8 { 1 } else { 2 };
+        let tiled = is_bf16 && cpu.has_tiles() && row > 0 && row.is_multiple_of(STEP);
+        let has_pairs = cpu.has_bf16_dot() && shape.head_dim.is_multiple_of(2);
+        Self { shape: *shape, format, bf16_dot: is_bf16 && has_pairs || tiled, tiled, scores }
+    }
+
+    pub(super) fn is_tiled(&self) -> bool {
+        self.tiled
     }
 
     /// Whether queries and keys are codes.
@@ -76,13 +92,14 @@ impl Sizes {
 
     /// Rows of queries of a chunk.
     pub(super) fn query_block(&self) -> usize {
-        QUERIES.min(self.shape.tokens_q).max(1)
+        if self.tiled { TILED_QUERIES } else { QUERIES }.min(self.shape.tokens_q).max(1)
     }
 
     /// Keys of a block, whole panels.
     pub(super) fn key_block(&self) -> usize {
         let panels = BLOCK_BYTES / (2 * self.padded_dim().max(1) * self.size() * PANEL);
-        panels.clamp(1, 8).min(self.panels().max(1)) * PANEL
+        let most = if self.tiled { TILED_PANELS } else { PANELS };
+        panels.clamp(1, most).min(self.panels().max(1)) * PANEL
     }
 
     /// Panels of keys per head.

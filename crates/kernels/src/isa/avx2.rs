@@ -15,7 +15,7 @@ use std::arch::x86_64::{
     _mm256_stream_ps, _mm256_sub_ps,
 };
 
-use super::{Int8Dot, Int16Dot, Int16Op, Isa, LANES, Level, token};
+use super::{Apart, Int8Dot, Int16Dot, Int16Op, Isa, LANES, Level, token};
 
 token! {
     /// Proof that the CPU has AVX2, FMA and F16C.
@@ -65,6 +65,11 @@ macro_rules! isa {
             const TILE_VECTORS: usize = 1;
 
             type V = V;
+
+            #[inline(always)]
+            fn apart<O: Apart<Self>>(self, op: O) -> O::Output {
+                self.enter(op)
+            }
 
             lanewise! {
                 add(a, b) = _mm256_add_ps;

@@ -15,7 +15,7 @@ use std::arch::x86_64::{
     _mm512_storeu_ps, _mm512_stream_ps, _mm512_sub_ps,
 };
 
-use super::{Avx2, Bf16Dot, Bf16Op, Int8Dot, Isa, LANES, Level, intrinsics, token};
+use super::{Apart, Avx2, Bf16Dot, Bf16Op, Int8Dot, Isa, LANES, Level, intrinsics, token};
 
 token! {
     /// Proof that the CPU has AVX-512 F, BW, VL and DQ.
@@ -46,6 +46,11 @@ macro_rules! isa {
             const TILE_VECTORS: usize = 4;
 
             type V = V;
+
+            #[inline(always)]
+            fn apart<O: Apart<Self>>(self, op: O) -> O::Output {
+                self.enter(op)
+            }
 
             intrinsics! {
                 splat(x: f32) -> V = _mm512_set1_ps;

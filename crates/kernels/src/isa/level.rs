@@ -5,12 +5,17 @@ use std::{fmt, str::FromStr};
 #[cfg(target_arch = "aarch64")]
 use super::Neon;
 #[cfg(target_arch = "x86_64")]
-use super::{Avx2, Avx512, Avx512Bf16, Avx512Vnni, AvxVnni};
-use super::{Bf16Op, Int8Op, Int16Op, Scalar, SimdOp};
+use super::{Amx, Avx2, Avx512, Avx512Bf16, Avx512Vnni, AvxVnni, tiles::With};
+use super::{
+    Bf16Op, Int8Op, Int16Op, Scalar, SimdOp,
+    tiles::{SoftTiles, TileOp},
+};
 
 /// The name of an instruction set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
+    /// Plain Rust that multiplies tiles as AMX does, so that this way can be tested on every CPU.
+    ScalarTiles,
     /// Plain Rust; every CPU has it.
     Scalar,
     /// x86-64 with AVX2, FMA and F16C.
@@ -23,19 +28,23 @@ pub enum Level {
     Avx512Vnni,
     /// [`Level::Avx512Vnni`] with products of bf16 pairs.
     Avx512Bf16,
+    /// [`Level::Avx512Bf16`] with products of whole tiles, of bytes and of bf16 pairs.
+    Amx,
     /// 64-bit ARM.
     Neon,
 }
 
 impl Level {
     /// Every level, the slowest first.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
+        Self::ScalarTiles,
         Self::Scalar,
         Self::Avx2,
         Self::AvxVnni,
         Self::Avx512,
         Self::Avx512Vnni,
         Self::Avx512Bf16,
+        Self::Amx,
         Self::Neon,
     ];
 
@@ -52,12 +61,14 @@ impl Level {
     /// The name that [`Level::from_str`] reads.
     pub fn name(self) -> &'static str {
         match self {
+            Self::ScalarTiles => "scalartiles",
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
             Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
             Self::Avx512Vnni => "avx512vnni",
             Self::Avx512Bf16 => "avx512bf16",
+            Self::Amx => "amx",
             Self::Neon => "neon",
         }
     }
@@ -67,10 +78,11 @@ impl Level {
     /// What multiplies bytes on this level.
     pub fn int8(self) -> &'static str {
         match self {
-            Self::Scalar => "plain code",
+            Self::ScalarTiles | Self::Scalar => "plain code",
             Self::Avx2 | Self::Avx512 => "avx2, exact in 16 bits",
             Self::AvxVnni => "avxvnni",
             Self::Avx512Vnni | Self::Avx512Bf16 => "avx512vnni",
+            Self::Amx => "amx",
             Self::Neon => "neon, exact in 16 bits",
         }
     }
@@ -85,7 +97,7 @@ impl fmt::Display for Level {
 /// A text that names no level.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown instruction set {0:?}; use scalar, avx2, avxvnni, avx512, avx512vnni, avx512bf16 or neon"
+    "unknown instruction set {0:?}; use scalar, avx2, avxvnni, avx512, avx512vnni, avx512bf16, amx or neon"
 )]
 pub struct UnknownLevel(pub String);
 
@@ -101,6 +113,8 @@ impl FromStr for Level {
 /// A token of some level: the proof that this CPU has it.
 #[derive(Clone, Copy, Debug)]
 pub enum Simd {
+    /// The token of [`Level::ScalarTiles`].
+    ScalarTiles(Scalar),
     /// The token of [`Level::Scalar`].
     Scalar(Scalar),
     /// The token of [`Level::Avx2`].
@@ -118,6 +132,9 @@ pub enum Simd {
     /// The token of [`Level::Avx512Bf16`].
     #[cfg(target_arch = "x86_64")]
     Avx512Bf16(Avx512Bf16),
+    /// The tokens of [`Level::Amx`].
+    #[cfg(target_arch = "x86_64")]
+    Amx(Avx512Bf16, Amx),
     /// The token of [`Level::Neon`].
     #[cfg(target_arch = "aarch64")]
     Neon(Neon),
@@ -127,6 +144,7 @@ impl Simd {
     /// The token of `level`, if this CPU has it.
     pub fn new(level: Level) -> Option<Self> {
         match level {
+            Level::ScalarTiles => Some(Self::ScalarTiles(Scalar)),
             Level::Scalar => Some(Self::Scalar(Scalar)),
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => Avx2::detect().map(Self::Avx2),
@@ -138,6 +156,8 @@ impl Simd {
             Level::Avx512Vnni => Avx512Vnni::detect().map(Self::Avx512Vnni),
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Bf16 => Avx512Bf16::detect().map(Self::Avx512Bf16),
+            #[cfg(target_arch = "x86_64")]
+            Level::Amx => Some(Self::Amx(Avx512Bf16::detect()?, Amx::detect()?)),
             #[cfg(target_arch = "aarch64")]
             Level::Neon => Neon::detect().map(Self::Neon),
             _ => None,
@@ -147,6 +167,7 @@ impl Simd {
     /// The level that this token proves.
     pub fn level(self) -> Level {
         match self {
+            Self::ScalarTiles(_) => Level::ScalarTiles,
             Self::Scalar(_) => Level::Scalar,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => Level::Avx2,
@@ -158,6 +179,8 @@ impl Simd {
             Self::Avx512Vnni(_) => Level::Avx512Vnni,
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Bf16(_) => Level::Avx512Bf16,
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx(..) => Level::Amx,
             #[cfg(target_arch = "aarch64")]
             Self::Neon(_) => Level::Neon,
         }
@@ -166,7 +189,7 @@ impl Simd {
     /// Evaluate `op` with this instruction set.
     pub fn eval<O: SimdOp>(self, op: O) -> O::Output {
         match self {
-            Self::Scalar(isa) => op.eval(isa),
+            Self::ScalarTiles(isa) | Self::Scalar(isa) => op.eval(isa),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(isa) => isa.eval(op),
             #[cfg(target_arch = "x86_64")]
@@ -176,7 +199,7 @@ impl Simd {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni(isa) => isa.without_vnni().eval(op),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Bf16(isa) => isa.eval(op),
+            Self::Avx512Bf16(isa) | Self::Amx(isa, _) => isa.eval(op),
             #[cfg(target_arch = "aarch64")]
             Self::Neon(isa) => isa.eval(op),
         }
@@ -190,7 +213,7 @@ impl Simd {
     pub fn eval_bf16<O: Bf16Op>(self, op: O) -> Result<O::Output, O> {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Bf16(isa) => Ok(isa.eval_bf16(op)),
+            Self::Avx512Bf16(isa) | Self::Amx(isa, _) => Ok(isa.eval_bf16(op)),
             _ => Err(op),
         }
     }
@@ -199,7 +222,7 @@ impl Simd {
     /// VNNI are no faster than those of AVX2, so it takes these.
     pub fn eval_int8<O: Int8Op>(self, op: O) -> O::Output {
         match self {
-            Self::Scalar(isa) => op.eval(isa),
+            Self::ScalarTiles(isa) | Self::Scalar(isa) => op.eval(isa),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(isa) => isa.eval_int8(op),
             #[cfg(target_arch = "x86_64")]
@@ -209,7 +232,7 @@ impl Simd {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni(isa) => isa.eval_int8(op),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Bf16(isa) => isa.eval_int8(op),
+            Self::Avx512Bf16(isa) | Self::Amx(isa, _) => isa.eval_int8(op),
             #[cfg(target_arch = "aarch64")]
             Self::Neon(isa) => isa.eval_int8(op),
         }
@@ -230,6 +253,22 @@ impl Simd {
         }
     }
 
+    /// Evaluate `op` with the tiles of this instruction set, if it has some; say whether it has.
+    pub(crate) fn eval_tiles<O: TileOp>(self, op: O) -> bool {
+        match self {
+            Self::ScalarTiles(isa) => op.eval(isa, SoftTiles),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx(isa, tiles) => isa.eval_int8(With(op, tiles)),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Whether [`Simd::eval_tiles`] evaluates.
+    pub fn has_tiles(self) -> bool {
+        matches!(self.level(), Level::Amx | Level::ScalarTiles)
+    }
+
     /// Whether [`Simd::eval_int16`] evaluates.
     pub fn has_int16_only(self) -> bool {
         matches!(self.level(), Level::Avx2 | Level::Avx512)
@@ -237,7 +276,7 @@ impl Simd {
 
     /// Whether [`Simd::eval_bf16`] evaluates.
     pub fn has_bf16_dot(self) -> bool {
-        self.level() == Level::Avx512Bf16
+        matches!(self.level(), Level::Avx512Bf16 | Level::Amx)
     }
 }
 
@@ -261,7 +300,7 @@ mod tests {
 
     #[test]
     fn the_scalar_level_is_always_there() {
-        assert_eq!(Level::available()[0], Level::Scalar);
+        assert_eq!(Level::available()[..2], [Level::ScalarTiles, Level::Scalar]);
         assert_eq!(Simd::new(Level::detect()).map(Simd::level), Some(Level::detect()));
     }
 }

@@ -12,7 +12,7 @@ use std::arch::aarch64::{
 
 use half::f16;
 
-use super::{Int8Dot, Isa, LANES, Level, token};
+use super::{Apart, Int8Dot, Isa, LANES, Level, token};
 
 token! {
     /// Proof that the CPU has NEON.
@@ -38,6 +38,11 @@ impl Isa for Neon {
     const TILE_VECTORS: usize = 1;
 
     type V = V;
+
+    #[inline(always)]
+    fn apart<O: Apart<Self>>(self, op: O) -> O::Output {
+        self.enter(op)
+    }
 
     lanewise! {
         add(a, b) = vaddq_f32;

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::{Int8Dot, Isa, LANES, Level};
+use super::{Apart, Int8Dot, Isa, LANES, Level};
 
 /// The instruction set that every CPU has.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +28,11 @@ impl Isa for Scalar {
     const TILE_VECTORS: usize = 1;
 
     type V = V;
+
+    #[inline(never)]
+    fn apart<O: Apart<Self>>(self, op: O) -> O::Output {
+        op.eval(self)
+    }
 
     #[inline(never)]
     fn splat(self, x: f32) -> V {

@@ -15,7 +15,7 @@ use crate::{
         Activations, PANEL, PanelFormat, PanelLayout, Panels,
         int::{self, GROUP, QUAD},
     },
-    isa::{Bf16Dot, Bf16Op, Int8Dot, Int8Op, Int16Dot, Int16Op, Isa, LANES, SimdOp},
+    isa::{Apart, Bf16Dot, Bf16Op, Int8Dot, Int8Op, Int16Dot, Int16Op, Isa, LANES, SimdOp},
     matmul::Gate,
     scratch::Scratch,
     threads::OutputTile,
@@ -120,7 +120,7 @@ impl Chunk<'_, '_> {
         for (block, is_first, is_last) in blocks.iter() {
             let start = block.taps.start * layout.padded_channels() + block.channels.start;
             let b = if plan.widens_panels() {
-                widen(isa, plan.way, &panel, &block, widened);
+                isa.apart(Widen { way: plan.way, panel: &panel, block: &block, to: widened });
                 &*widened
             } else {
                 bytemuck::cast_slice(&bytes[layout.row_bytes(start, width)..])
@@ -189,14 +189,14 @@ impl Chunk<'_, '_> {
 }
 
 /// The blocks of `k` in order.
-struct Blocks<'a> {
-    layout: PanelLayout,
-    plan: &'a Plan,
+pub(super) struct Blocks<'a> {
+    pub(super) layout: PanelLayout,
+    pub(super) plan: &'a Plan,
 }
 
 impl Blocks<'_> {
     /// Each block, and whether it is the first and the last.
-    fn iter(&self) -> impl Iterator<Item = (Block, bool, bool)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Block, bool, bool)> {
         let PanelLayout { taps, channels, .. } = self.layout;
         let Plan { tap_block, channel_block, .. } = *self.plan;
         (0..taps).step_by(tap_block).flat_map(move |tap| {
@@ -212,28 +212,30 @@ impl Blocks<'_> {
     }
 }
 
-/// Cut `count` rows into tiles of at most `most` rows and nearly equal size.
+/// Cut `count` rows into tiles of `most` rows, and what is left into the sizes that are compiled beside it: powers of two.
 pub(crate) fn tiles(count: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
-    let tiles = count.div_ceil(most).max(1);
-    let (rows, longer) = (count / tiles, count % tiles);
-    (0..tiles).map(move |tile| {
-        let start = tile * rows + tile.min(longer);
-        start..start + rows + usize::from(tile < longer)
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        let left = count - next;
+        let rows = if left >= most { most } else { 1 << left.checked_ilog2()? };
+        let start = next;
+        next += rows;
+        Some(start..next)
     })
 }
 
 /// A panel as it is stored.
-struct Panel<'a> {
+pub(super) struct Panel<'a> {
     layout: &'a PanelLayout,
-    width: usize,
-    bytes: &'a [u8],
+    pub(super) width: usize,
+    pub(super) bytes: &'a [u8],
     multipliers: Option<&'a [u8]>,
 }
 
 impl<'a> Panel<'a> {
     /// Panel number `number` of some weights.
     #[inline(always)]
-    fn of(weights: &'a Panels<'_>, number: usize) -> Self {
+    pub(super) fn of(weights: &'a Panels<'_>, number: usize) -> Self {
         let layout = &weights.layout;
         let multipliers = weights.multipliers.map(|all| {
             let length = layout.groups() * PANEL;
@@ -244,13 +246,25 @@ impl<'a> Panel<'a> {
     }
 }
 
-/// Bring a block of a panel into the form that is multiplied, leaving out padding.
-#[inline(always)]
-fn widen<I: Isa>(isa: I, way: Way, panel: &Panel<'_>, block: &Block, to: &mut [f32]) {
-    if panel.layout.format.is_int() {
-        widen_integers(way, panel, block, to);
-    } else {
-        widen_halves(isa, panel, block, to);
+/// Brings a block of a panel into the form that is multiplied, leaving out padding.
+pub(super) struct Widen<'w> {
+    pub(super) way: Way,
+    pub(super) panel: &'w Panel<'w>,
+    pub(super) block: &'w Block,
+    pub(super) to: &'w mut [f32],
+}
+
+impl<I: Isa> Apart<I> for Widen<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval(self, isa: I) {
+        let Self { way, panel, block, to } = self;
+        if panel.layout.format.is_int() {
+            widen_integers(way, panel, block, to);
+        } else {
+            widen_halves(isa, panel, block, to);
+        }
     }
 }
 
@@ -308,7 +322,7 @@ fn widen_integers(way: Way, panel: &Panel<'_>, block: &Block, to: &mut [f32]) {
     }
     // Where sums have pieces, multipliers come after them.
     let stored = (bytes, multipliers.filter(|_| way != Way::Narrow));
-    if matches!(way, Way::Int8 | Way::Narrow) {
+    if matches!(way, Way::Int8 | Way::Narrow | Way::ByteTiles) {
         let to = &mut bytemuck::cast_slice_mut(to)[..count * width];
         int::unpack((layout, width), stored, (first, count), to);
         return;
@@ -323,7 +337,7 @@ fn widen_integers(way: Way, panel: &Panel<'_>, block: &Block, to: &mut [f32]) {
         int::unpack((layout, width), stored, (first, to.len() / line * QUAD), codes);
         for (to, quads) in to.chunks_exact_mut(line).zip(codes.chunks_exact(width * QUAD)) {
             let quads = quads.as_chunks::<QUAD>().0;
-            if way == Way::Bf16Dot {
+            if matches!(way, Way::Bf16Dot | Way::PairTiles) {
                 // Lanes of 32 bits throughout, which compilers turn into vectors.
                 let (low, high) = bytemuck::cast_slice_mut::<f32, u32>(to).split_at_mut(width);
                 for ((low, high), quad) in low.iter_mut().zip(high).zip(quads) {

@@ -6,7 +6,7 @@ use super::tile::Arithmetic;
 use crate::{
     activation::Activation,
     format::Activations,
-    isa::{Isa, LANES},
+    isa::{Apart, Isa, LANES},
     math,
     matmul::tile::Sink,
     quantize::Range8,
@@ -154,16 +154,38 @@ impl Epilogue<'_> {
         output: &mut OutputTile<'_>,
         (rows, sums, width): (Range<usize>, &[f32], usize),
     ) {
+        isa.apart(Finish { epilogue: self, arithmetic, output, rows, sums, width });
+    }
+}
+
+/// The arguments of [`Epilogue::finish`].
+struct Finish<'f, 'o, A> {
+    epilogue: &'f Epilogue<'f>,
+    arithmetic: A,
+    output: &'f mut OutputTile<'o>,
+    rows: Range<usize>,
+    sums: &'f [f32],
+    width: usize,
+}
+
+impl<I: Isa, A: Arithmetic<I>> Apart<I> for Finish<'_, '_, A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval(self, isa: I) {
+        let Self { epilogue, arithmetic, output, rows, sums, width } = self;
         for (row, sums) in rows.zip(sums.chunks_exact(width)) {
-            match self.gate {
-                Gate::None => self.finish_row((isa, arithmetic), output, (row, sums)),
+            match epilogue.gate {
+                Gate::None => epilogue.finish_row((isa, arithmetic), output, (row, sums)),
                 Gate::Geglu { hidden } => {
-                    self.gate_row((isa, arithmetic), output, (row, sums), hidden);
+                    epilogue.gate_row((isa, arithmetic), output, (row, sums), hidden);
                 }
             }
         }
     }
+}
 
+impl Epilogue<'_> {
     #[inline(always)]
     fn finish_row<I: Isa, A: Arithmetic<I>>(
         &self,

@@ -1,10 +1,13 @@
 //! The sizes of chunks and blocks.
 
-use super::{Gate, Geometry, MAX_SEGMENTS, Ranges};
+use super::{Gate, Geometry, MAX_ROWS, MAX_SEGMENTS, Ranges};
 use crate::{
     Cpu,
     format::{ActivationFormat, PANEL, PanelFormat, PanelLayout, int},
-    isa::LANES,
+    isa::{
+        LANES,
+        tiles::{STEP, STRIP},
+    },
     scratch,
     threads::{Grid, Order},
 };
@@ -17,6 +20,9 @@ const ROWS: usize = 126;
 
 /// The same where panels are widened, which many rows should share.
 const WIDENED_ROWS: usize = 256;
+
+/// The same where whole tiles are multiplied, which leave little time for partial sums.
+const TILED_BLOCK: usize = 1024;
 
 /// Rows below which a chunk is not cut to occupy more threads.
 const FEW_ROWS: usize = 24;
@@ -36,16 +42,24 @@ pub(super) enum Way {
     Int16,
     /// Products of bytes and narrower weights in lanes of 16 bits; activations are read in place.
     Narrow,
+    /// Products of tiles of bytes; activations are read in place where rows lie equally far apart.
+    ByteTiles,
+    /// Products of tiles of bf16 pairs, likewise.
+    PairTiles,
 }
 
 impl Way {
     fn new(input: ActivationFormat, layout: &PanelLayout, cpu: &Cpu) -> Self {
+        let tiled =
+            |bytes: usize| cpu.has_tiles() && (layout.channels * bytes).is_multiple_of(STEP);
         match (input, layout.format) {
+            (ActivationFormat::U8, _) if tiled(1) => Self::ByteTiles,
             (ActivationFormat::U8, PanelFormat::Int8) if cpu.has_int16_only() => Self::Int16,
             (ActivationFormat::U8, _) if cpu.has_int16_only() => Self::Narrow,
             (ActivationFormat::U8, _) => Self::Int8,
             (ActivationFormat::F32, _) => Self::F32,
             (ActivationFormat::Bf16, PanelFormat::F32 | PanelFormat::F16) => Self::Widened,
+            (ActivationFormat::Bf16, _) if tiled(2) => Self::PairTiles,
             (ActivationFormat::Bf16, _)
                 if cpu.has_bf16_dot() && layout.channels.is_multiple_of(2) =>
             {
@@ -59,6 +73,8 @@ impl Way {
 /// What multiplies activations of this format with panels of this layout, for reports.
 pub fn kernel_name(input: ActivationFormat, layout: &PanelLayout, cpu: &Cpu) -> String {
     match Way::new(input, layout, cpu) {
+        Way::ByteTiles => format!("u8 x i8 in tiles, {}", cpu.level()),
+        Way::PairTiles => format!("bf16 x bf16 in tiles, {}", cpu.level()),
         Way::Int8 => format!("u8 x i8, {}", cpu.level().int8()),
         Way::Int16 => format!("u8 x i8 widened to 16 bits, {}", cpu.level()),
         Way::Narrow => format!("u8 x i4 summed in 16 bits, {}", cpu.level()),
@@ -98,20 +114,21 @@ impl Plan {
     ) -> Self {
         let PanelLayout { format, taps, channels, .. } = *layout;
         let way = Way::new(input, layout, cpu);
-        let block = BLOCK * way.per_group();
+        let block = if way.is_tiled() { TILED_BLOCK } else { BLOCK } * way.per_group();
         let parts = channels.div_ceil(block).max(1);
-        let unit = if way == Way::Narrow { int::GROUP } else { LANES };
+        let unit = if way == Way::Narrow || way.is_tiled() { int::GROUP } else { LANES };
         let channel_block = channels.div_ceil(parts).next_multiple_of(unit).min(channels).max(1);
         let tap_block = (block / channels.max(1)).clamp(1, taps.clamp(1, MAX_SEGMENTS));
         let rows = geometry.rows();
         let workers = cpu.threads.count();
         let widen_panels = match way {
-            Way::Int8 => format != PanelFormat::Int8,
-            Way::Bf16Dot => format != PanelFormat::Bf16,
+            Way::Int8 | Way::ByteTiles => format != PanelFormat::Int8,
+            Way::Bf16Dot | Way::PairTiles => format != PanelFormat::Bf16,
             Way::F32 | Way::Widened => format != PanelFormat::F32,
             Way::Int16 | Way::Narrow => true,
         };
-        let most = if widen_panels { WIDENED_ROWS } else { ROWS };
+        let most = if widen_panels || way.is_tiled() { WIDENED_ROWS } else { ROWS };
+        let unit_rows = if way.is_tiled() { STRIP } else { MAX_ROWS };
         Self {
             way,
             widen_panels,
@@ -119,7 +136,7 @@ impl Plan {
                 Geometry::Conv(conv) => conv.out_height * conv.out_width,
                 Geometry::Rows { .. } => rows,
             },
-            row_block: row_block((rows, most), layout.panels(), workers),
+            row_block: row_block((rows, most, unit_rows), layout.panels(), workers),
             tap_block,
             channel_block,
             rows,
@@ -199,10 +216,15 @@ impl Plan {
         if self.widen_panels { groups * PANEL } else { 0 }
     }
 
-    /// Groups of four bytes of the gathered activations of a block.
+    /// Groups of four bytes of the gathered activations of a block; of one strip, where some are read in place.
     pub(super) fn gathered_length(&self) -> usize {
         let groups = self.block_depth().div_ceil(self.way.per_group());
-        if self.is_gathered() { groups * self.row_block } else { 0 }
+        let rows = match self.way {
+            _ if self.is_gathered() => self.row_block,
+            way if way.is_tiled() && self.is_conv => STRIP,
+            _ => 0,
+        };
+        groups * rows
     }
 
     /// Multipliers of the groups of a block, one for each lane.
@@ -231,7 +253,13 @@ impl Way {
     /// Whether activations are codes of 8 bits.
     #[inline(always)]
     fn takes_codes(self) -> bool {
-        matches!(self, Self::Int8 | Self::Int16 | Self::Narrow)
+        matches!(self, Self::Int8 | Self::Int16 | Self::Narrow | Self::ByteTiles)
+    }
+
+    /// Whether whole tiles are multiplied.
+    #[inline(always)]
+    pub(super) fn is_tiled(self) -> bool {
+        matches!(self, Self::ByteTiles | Self::PairTiles)
     }
 
     /// Elements of `k` in four bytes of an activation.
@@ -239,17 +267,17 @@ impl Way {
     pub(super) fn per_group(self) -> usize {
         match self {
             Self::F32 | Self::Widened => 1,
-            Self::Bf16Dot | Self::Int16 => 2,
-            Self::Int8 | Self::Narrow => 4,
+            Self::Bf16Dot | Self::Int16 | Self::PairTiles => 2,
+            Self::Int8 | Self::Narrow | Self::ByteTiles => 4,
         }
     }
 }
 
 /// Rows of a chunk: many, so that a block of a panel is read often, but not so many that threads
 /// run out of chunks at different times.
-fn row_block((rows, most): (usize, usize), panels: usize, workers: usize) -> usize {
+fn row_block((rows, most, unit): (usize, usize, usize), panels: usize, workers: usize) -> usize {
     let wanted = 8 * workers;
     let parts = rows.div_ceil(most).max(wanted.div_ceil(panels.max(1)));
     let parts = if workers == 1 { rows.div_ceil(most) } else { parts };
-    rows.div_ceil(parts.max(1)).next_multiple_of(6).max(FEW_ROWS).min(rows.max(1))
+    rows.div_ceil(parts.max(1)).next_multiple_of(unit).max(FEW_ROWS).min(rows.max(1))
 }

@@ -1,5 +1,7 @@
 //! Which input row each output row reads at each tap.
 
+use std::ops::Range;
+
 use super::{Conv2d, Geometry};
 use crate::{
     format::Activations,
@@ -44,6 +46,20 @@ impl<'a> RowTable<'a> {
         let Some(table) = self.table else { return Some((self.first + row) * self.stride) };
         let pixel = table[tap * self.count + row];
         (pixel != OUTSIDE).then_some(pixel as usize * self.stride)
+    }
+
+    /// The element at which the first of `rows` reads at `tap` and the distance to the next one's, if all are inside
+    /// the image and equally far apart.
+    #[inline(always)]
+    pub(super) fn evenly(&self, tap: usize, rows: Range<usize>) -> Option<(usize, usize)> {
+        let start = self.start(tap, rows.start)?;
+        let Some(table) = self.table else { return Some((start, self.stride)) };
+        let pixels = &table[tap * self.count..][rows];
+        let step = pixels.get(1).map_or(0, |second| second.wrapping_sub(pixels[0]));
+        let is_even = pixels.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) == step);
+        // Steps backwards, and those to what is outside, are no steps that a tile can take.
+        let is_inside = pixels.iter().all(|&pixel| pixel != OUTSIDE && pixel >= pixels[0]);
+        (is_even && is_inside).then_some((start, step as usize * self.stride))
     }
 
     /// Widen what the block reads at `taps` and `channels` into `[count, taps · channels]`, codes to pairs of 16 bits;
@@ -96,8 +112,8 @@ fn widen_codes(from: &[u8], to: &mut [f32]) {
 /// A block of `k`: several taps with all channels, or channels of one tap.
 #[derive(Clone, Debug)]
 pub(super) struct Block {
-    pub(super) taps: std::ops::Range<usize>,
-    pub(super) channels: std::ops::Range<usize>,
+    pub(super) taps: Range<usize>,
+    pub(super) channels: Range<usize>,
 }
 
 /// Fill `table[tap · count + row]` with pixel numbers.

@@ -14,7 +14,7 @@
 
 #![allow(unsafe_code, reason = "unchecked loads of checked rows, in the innermost loop")]
 
-use crate::isa::{Bf16Dot, Int8Dot, Int16Dot, Isa, LANES};
+use crate::isa::{Apart, Bf16Dot, Int8Dot, Int16Dot, Isa, LANES};
 
 /// Bytes of one group of `k`.
 const GROUP: usize = 4;
@@ -179,14 +179,14 @@ impl<I: Int16Dot> Arithmetic<I> for NarrowDot {
 pub(crate) const MAX_ROWS: usize = 6;
 
 /// Segments of a strip at most.
-pub(crate) const MAX_SEGMENTS: usize = 16;
+pub(crate) use crate::isa::tiles::MAX_SEGMENTS;
 
 /// The rows of `a` that a tile reads in one segment; those beyond the tile are not looked at.
 pub(crate) type Rows<'a> = [&'a [u8]; MAX_ROWS];
 
 /// The product of a few rows of `a` with some columns of `b`.
 pub(crate) struct Strip<'a> {
-    /// Rows of `a`, at most [`Arithmetic::ROWS`].
+    /// Rows of `a`: [`Arithmetic::ROWS`], or a smaller power of two.
     pub(crate) count: usize,
     /// The rows of `a` of each segment, such as a tap of a convolution; `groups` groups long.
     pub(crate) rows: &'a [Rows<'a>],
@@ -279,6 +279,12 @@ impl<I: Isa> Sink<I> for Keep {
     fn take<const C: usize>(&mut self, _: I, _: (usize, usize), _: [I::V; C]) {}
 }
 
+/// Whether strips are cut into tiles of `rows` rows where the largest have `most`: into these, and the rest into powers
+/// of two. Each size is compiled for every arithmetic of every instruction set, which is most of the time that it takes.
+const fn is_cut(rows: usize, most: usize) -> bool {
+    rows == most || rows < most && rows.is_power_of_two()
+}
+
 /// Multiply the rows of a strip.
 #[inline(always)]
 pub(crate) fn multiply<I: Isa, A: Arithmetic<I>, S: Sink<I>>(
@@ -288,21 +294,22 @@ pub(crate) fn multiply<I: Isa, A: Arithmetic<I>, S: Sink<I>>(
 ) {
     let mut vector = 0;
     while vector < strip.vectors {
-        let vectors = I::TILE_VECTORS.min(strip.vectors - vector);
+        let left = strip.vectors - vector;
+        let vectors = I::TILE_VECTORS.min(1 << left.ilog2());
         let tile = Tile { strip, vector };
         macro_rules! by_size {
             ($($r:literal: $($c:literal)+),+) => {
                 match (strip.count, vectors) {
-                    // A constant block, so that what is larger than this tile is not even compiled.
-                    $($(($r, $c) if const { $r <= A::ROWS && $c <= I::TILE_VECTORS } => {
-                        let to = (&mut sums, &mut sink);
-                        tile.run::<I, A, S, $r, $c>((isa, arithmetic), to);
+                    // A constant block, so that what no strip is cut into is not even compiled.
+                    $($(($r, $c) if const { is_cut($r, A::ROWS) && $c <= I::TILE_VECTORS } => {
+                        let (sums, sink) = (&mut sums, &mut sink);
+                        isa.apart(SizedTile::<A, S, $r, $c> { tile, arithmetic, sums, sink });
                     })+)+
-                    _ => unreachable!("tiles have at most {} rows", A::ROWS),
+                    _ => unreachable!("no tile has {} rows", strip.count),
                 }
             };
         }
-        by_size!(1: 1 2 3 4, 2: 1 2 3 4, 3: 1 2 3 4, 4: 1 2 3 4, 5: 1 2 3 4, 6: 1 2 3 4);
+        by_size!(1: 1 2 4, 2: 1 2 4, 3: 1 2 4, 4: 1 2 4, 6: 1 2 4);
         vector += vectors;
     }
 }
@@ -326,6 +333,26 @@ struct Tile<'s, 'a> {
     strip: &'s Strip<'a>,
     /// First vector of each row of `b` and of the sums.
     vector: usize,
+}
+
+/// A tile of `R` rows of `C` vectors, and what it is computed with.
+struct SizedTile<'m, 's, 'a, A, S, const R: usize, const C: usize> {
+    tile: Tile<'s, 'a>,
+    arithmetic: A,
+    sums: &'m mut Sums<'a>,
+    sink: &'m mut S,
+}
+
+impl<I: Isa, A: Arithmetic<I>, S: Sink<I>, const R: usize, const C: usize> Apart<I>
+    for SizedTile<'_, '_, '_, A, S, R, C>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn eval(self, isa: I) {
+        let Self { tile, arithmetic, sums, sink } = self;
+        tile.run::<I, A, S, R, C>((isa, arithmetic), (sums, sink));
+    }
 }
 
 impl Tile<'_, '_> {

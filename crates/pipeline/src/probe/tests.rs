@@ -4,10 +4,10 @@ use std::path::Path;
 
 use quant::metrics::SAME;
 use quant::sensitivity::Effect;
-use tensor::graph::NodeId;
 use tensor::{Cpu, LayerFormat, Precision, Scheme};
 
-use super::{Look, Probe};
+use super::network::{changed, real};
+use super::{Layer, Look, Probe};
 use crate::model::Extras;
 use crate::{Model, Plan, Request, TextToImage, Watch};
 
@@ -29,43 +29,100 @@ fn integers(scheme: &str) -> LayerFormat {
     LayerFormat::Integer(scheme.parse::<Scheme>().unwrap())
 }
 
+/// About this many layers of each component.
+fn some(probe: &Probe<'_, '_, Cpu>, count: usize) -> Vec<Layer> {
+    let mut layers = Vec::new();
+    for of_component in probe.layers().chunk_by(|a, b| a.component == b.component) {
+        layers.extend(of_component.iter().step_by(of_component.len().div_ceil(count)).cloned());
+        layers.extend(of_component.last().cloned());
+    }
+    layers
+}
+
 #[test]
 fn resuming_at_a_layer_equals_running_all() {
     let guided = Request { steps: Some(2), guidance: Some(3.0), ..request() };
     for (name, request) in [("tiny-sdxl-turbo", request()), ("tiny-sd15", guided)] {
         with_probe(name, &request, &mut |mut probe| {
-            let layers = probe.layers().to_vec();
-            let some = layers.iter().step_by(layers.len().div_ceil(12));
-            for (i, layer) in some.enumerate() {
+            for (i, layer) in some(&probe, 7).iter().enumerate() {
                 let format = integers(["w8a8", "w4a8", "w2a16"][i % 3]);
                 let resumed = probe.measure(layer, format, Look::Picture).unwrap();
-                let mut plan = probe.network.plan.clone();
-                plan.layers.insert(layer.name.clone(), format);
-                probe.go_to(NodeId::FIRST).unwrap();
-                let whole = probe.effect(&plan, Look::Picture).unwrap();
-                assert_eq!(resumed, whole, "{name} {}", layer.name);
-                assert!(resumed.sqnr < SAME, "{name} {}", layer.name);
+                let whole = probe.by(&|component| {
+                    if component == layer.component { changed(layer, format) } else { real() }
+                });
+                let whole = whole.unwrap();
+                let name = format!("{name} {} {}", layer.component, layer.name);
+                assert!(resumed.sqnr < SAME, "{name}");
+                if layer.component == "vae" {
+                    // Nothing that it predicts changes.
+                    assert_eq!((resumed.ssim, SAME), (whole.ssim, whole.sqnr), "{name}");
+                } else {
+                    assert_eq!(resumed, whole, "{name}");
+                }
             }
         });
     }
 }
 
 #[test]
+fn all_layers_of_all_components_are_there() {
+    with_probe("tiny-sdxl-turbo", &request(), &mut |probe| {
+        let components = probe.layers().chunk_by(|a, b| a.component == b.component);
+        let names: Vec<&str> = components.map(|layers| layers[0].component).collect();
+        assert_eq!(names, ["text_encoder", "text_encoder_2", "unet", "vae"]);
+        let has = |component: &str, end: &str| {
+            let mut layers = probe.layers().iter();
+            layers.any(|layer| layer.component == component && layer.name.ends_with(end))
+        };
+        assert!(has("text_encoder", "mlp.fc2") && has("text_encoder_2", "text_projection"));
+        assert!(has("vae", "conv_out"));
+    });
+}
+
+#[test]
 fn nothing_changed_is_nothing_lost() {
     with_probe("tiny-sdxl-turbo", &request(), &mut |mut probe| {
-        let layers = probe.layers().to_vec();
         let float = LayerFormat::Float(Precision::F32);
         let same = Effect { sqnr: SAME, ssim: Some(1.0) };
-        for layer in [&layers[3], &layers[20], &layers[7]] {
-            assert_eq!(probe.measure(layer, float, Look::Picture).unwrap(), same);
+        for layer in some(&probe, 1) {
+            assert_eq!(probe.measure(&layer, float, Look::Picture).unwrap(), same);
         }
         assert!(probe.rounding().unwrap().sqnr < SAME);
         // Weights of changed layers do not pile up.
+        let of_unet = probe.layers().iter().filter(|layer| layer.component == "unet");
+        let layers: Vec<Layer> = of_unet.cloned().collect();
         let alone = probe.measure(&layers[9], integers("w4a8"), Look::Prediction).unwrap();
         probe.measure(&layers[10], integers("w4a8"), Look::Prediction).unwrap();
         assert_eq!(probe.measure(&layers[9], integers("w4a8"), Look::Prediction).unwrap(), alone);
         let bytes = |format| probe.bytes(&layers[9], format);
         assert!(bytes(integers("w4a8")) < bytes(integers("w8a8")));
         assert!(bytes(integers("w8a8")) < bytes(LayerFormat::Float(Precision::Bf16)));
+    });
+}
+
+#[test]
+fn a_glance_is_what_is_seen_of_the_first_picture() {
+    let first = Request { prompts: request().prompts[..1].to_vec(), ..request() };
+    let seen = |request: &Request, look: Look| {
+        let mut all = Vec::new();
+        with_probe("tiny-sdxl-turbo", request, &mut |mut probe| {
+            for layer in some(&probe, 2) {
+                let effect = probe.measure(&layer, integers("w4a8"), look).unwrap();
+                all.push((layer.name, effect.sqnr));
+            }
+        });
+        all
+    };
+    assert_eq!(seen(&request(), Look::Glance), seen(&first, Look::Prediction));
+}
+
+#[test]
+fn own_errors_are_larger_in_fewer_bits() {
+    with_probe("tiny-sdxl-turbo", &request(), &mut |mut probe| {
+        for layer in some(&probe, 2) {
+            let formats = ["w8a16", "w4a16"].map(integers);
+            let found = probe.own_error(&layer, &formats).unwrap();
+            assert!(found[0] > found[1] && found[0] < SAME, "{} {found:?}", layer.name);
+        }
     });
 }

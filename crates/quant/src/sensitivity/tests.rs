@@ -1,8 +1,8 @@
 //! Files of scores: written, cut off, put together, and faulty.
 
-use super::{Effect, Header, Of, Record, Sensitivity, Shard, VERSION};
+use super::{Component, Effect, Header, Of, Record, Sensitivity, Shard, VERSION};
 
-/// One prompt with these formats and layers.
+/// One prompt with these formats and layers of a UNet.
 pub(crate) fn header_of(formats: &[&str], layers: &[&str]) -> Header {
     let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     Header {
@@ -17,8 +17,11 @@ pub(crate) fn header_of(formats: &[&str], layers: &[&str]) -> Header {
         height: 64,
         steps: 1,
         guidance: 0.0,
-        formats: owned(formats),
-        layers: owned(layers),
+        components: vec![Component {
+            name: "unet".into(),
+            formats: owned(formats),
+            layers: owned(layers),
+        }],
         rounding: Effect { sqnr: 40.5, ssim: Some(0.9) },
         places: None,
         shard: None,
@@ -26,22 +29,37 @@ pub(crate) fn header_of(formats: &[&str], layers: &[&str]) -> Header {
 }
 
 fn measured(shard: Option<Shard>) -> Sensitivity {
-    let header = Header { shard, ..header_of(&["float", "w8a8"], &["conv_in", "ff", "conv_out"]) };
-    let formats = header.formats.clone();
-    let records = header.places().flat_map(|place| {
-        let layer = header.layers[place].clone();
-        formats.iter().enumerate().map(move |(i, format)| Record {
-            layer: layer.clone(),
+    let mut header = Header { shard, ..header_of(&["float", "w8a8"], &["conv_in", "conv_out"]) };
+    let encoder = Component {
+        name: "text_encoder".into(),
+        formats: ["float", "w8a16", "w8a8"].map(str::to_owned).into(),
+        layers: vec!["fc1".into()],
+    };
+    header.components.insert(0, encoder);
+    let records = header.entries().into_iter().map(|(place, format)| {
+        let (component, layer) = header.layer(place).unwrap();
+        Record {
+            component: component.name.clone(),
+            layer: layer.to_owned(),
             place,
-            format: format.clone(),
-            bytes: 100 / (1 + i as u64),
+            format: format.to_owned(),
+            bytes: 100,
             weights: 50,
-            effect: Effect { sqnr: 1.0 / (place + 3 * i + 1) as f64, ssim: None },
+            effect: Effect { sqnr: 1.0 / (place + format.len()) as f64, ssim: None },
             inferred: false,
-        })
+        }
     });
     let records = records.collect();
     Sensitivity { header, records }
+}
+
+#[test]
+fn layers_are_counted_through_all_components() {
+    let header = measured(None).header;
+    let at = |place| header.layer(place).map(|(of, layer)| (of.name.as_str(), layer));
+    assert_eq!(at(0), Some(("text_encoder", "fc1")));
+    assert_eq!(at(2), Some(("unet", "conv_out")));
+    assert_eq!((at(3), header.count(), header.entries().len()), (None, 3, 7));
 }
 
 #[test]
@@ -61,7 +79,7 @@ fn shards_are_put_together_to_the_same_bytes() {
     let turned = [shards[1].clone(), shards[0].clone(), shards[0].clone()];
     assert_eq!(Sensitivity::merge(&turned).unwrap().to_text(), whole);
     let fault = Sensitivity::merge(&shards[..1]).unwrap_err().to_string();
-    assert!(fault.contains("`ff`"), "{fault}");
+    assert!(fault.contains("`conv_in`"), "{fault}");
     let mut other = shards[1].clone();
     other.header.seed = 7;
     let fault = Sensitivity::merge(&[shards[0].clone(), other]).unwrap_err().to_string();
@@ -88,7 +106,11 @@ fn faults_are_named() {
     let text = measured(None).to_text();
     let lines: Vec<&str> = text.lines().collect();
     let swapped = [lines[0], lines[2], lines[1], ""].join("\n");
-    assert!(fault(&swapped).contains("line 2: conv_in as w8a8 is not due"), "{}", fault(&swapped));
+    assert!(
+        fault(&swapped).contains("line 2: fc1 of text_encoder as w8a16 is not due"),
+        "{}",
+        fault(&swapped)
+    );
     assert!("0/2".parse::<Shard>().is_err() && "3/2".parse::<Shard>().is_err());
     assert!("2".parse::<Shard>().unwrap_err().contains("1/4"));
 }

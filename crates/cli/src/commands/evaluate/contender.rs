@@ -30,7 +30,7 @@ pub(crate) struct Contender {
     /// How well the pictures fit their prompts: the mean cosine of a CLIP's embeddings, times 100.
     pub(crate) fit: Option<f64>,
     pub(crate) pictures: Vec<Scored>,
-    /// Stored bits of each weight of the UNet's layers, in the order in which they run.
+    /// Stored bits of each layer's weights, in the order in which a picture needs them.
     pub(crate) bits: Vec<LayerBits>,
     #[serde(skip)]
     pub(crate) drawn: Vec<Picture>,
@@ -60,6 +60,7 @@ pub(crate) struct Scored {
 /// What a weight of a layer takes.
 #[derive(Debug, Serialize)]
 pub(crate) struct LayerBits {
+    pub(crate) component: &'static str,
     pub(crate) layer: String,
     pub(crate) format: String,
     /// Units included.
@@ -84,8 +85,9 @@ impl Contender {
             Some(packed) => std::fs::metadata(packed.file.path())?.len(),
             None => pack::bytes(model, plan, cpu)?,
         };
-        let of_unet = memory.iter().filter(|part| part.name.starts_with("unet"));
-        let bits = of_unet.flat_map(|part| &part.layers).map(|layer| LayerBits::new(layer, model));
+        let bits = memory.iter().flat_map(|part| {
+            part.layers.iter().filter_map(|layer| LayerBits::new(part.component, layer, model))
+        });
         let mut contender = Self {
             name: name.to_owned(),
             bytes,
@@ -159,14 +161,15 @@ impl Contender {
 }
 
 impl LayerBits {
-    fn new(layer: &Layer, model: &Model) -> Self {
-        let shape = model.unet.weights.shape(&format!("{}.weight", layer.name));
-        let weights: usize = shape.map_or(1, |shape| shape.iter().product());
+    fn new(component: &'static str, layer: &Layer, model: &Model) -> Option<Self> {
+        let of = model.components().find(|of| of.name == component)?;
+        let shape = of.weights.shape(&format!("{}.weight", layer.name))?;
+        let weights: usize = shape.iter().product();
         let format = match layer.format {
             LayerFormat::Float(_) => quant::sensitivity::FLOAT.to_owned(),
             LayerFormat::Integer(scheme) => scheme.to_string(),
         };
         let bits = 8.0 * layer.bytes as f64 / weights.max(1) as f64;
-        Self { layer: layer.name.clone(), format, bits }
+        Some(Self { component, layer: layer.name.clone(), format, bits })
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result};
 use pipeline::probe::Probe;
 use pipeline::{Model, Plan, Request, TextToImage, Watch, pack};
-use quant::formats::{self, Formats};
+use quant::formats::{self, Formats, Layers};
 use quant::sensitivity::{Effect, FLOAT, Sensitivity};
 use serde::{Deserialize, Serialize};
 use tensor::{Cpu, Precision, Scheme};
@@ -16,7 +16,7 @@ use tensor::{Cpu, Precision, Scheme};
 use super::work;
 use crate::args::{Beside, Quantize, Source, Target};
 use crate::commands::drawing;
-use crate::commands::engine::{self, uniform_unet};
+use crate::commands::engine;
 use crate::commands::evaluate::{self, Models};
 use crate::commands::sensitivity::{PicturesOf, Scope, What};
 use crate::output;
@@ -30,9 +30,6 @@ pub(crate) const CANDIDATES: &str = "candidates.json";
 
 /// What units add to the bits of a weight at most.
 const UNITS: f64 = 0.3;
-
-/// The component whose layers are measured.
-const UNET: &str = "unet";
 
 /// What works: a model, a CPU, and the flag that stops them.
 type Engine<'a> = (&'a Model, &'a Cpu, &'a AtomicBool);
@@ -54,7 +51,7 @@ pub(crate) struct Compared {
     pub(crate) objective: String,
     pub(crate) bytes: u64,
     pub(crate) effect: Effect,
-    layers: BTreeMap<String, String>,
+    layers: Layers,
 }
 
 /// The plan for this target.
@@ -64,12 +61,11 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
     fs::create_dir_all(&work).with_context(|| {
         format!("cannot make the folder {}; choose another with --work", work.display())
     })?;
-    let schemes = [8, 4, 2].map(|bits| format!("w{bits}a{}", target.acts).parse::<Scheme>());
-    let schemes: Vec<Scheme> =
-        schemes.into_iter().collect::<Result<_, String>>().map_err(anyhow::Error::msg)?;
     let what = What {
         request: drawing::pictures(&args.pictures, 0)?,
-        formats: schemes,
+        formats: schemes(&[(8, target.acts), (4, target.acts), (2, target.acts)])?,
+        text_formats: text_formats(target)?,
+        components: Vec::new(),
         look: PicturesOf::Content,
         scope: Scope::new(args.fast, args.time),
         shard: None,
@@ -87,7 +83,7 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
     });
     let best = best.context("no plan was compared")?;
     report::say(&format!(
-        "best of {} plans, on prompts that were not measured: similarity {:.4}, {:.2} dB; {:.1} MB of UNet weights",
+        "best of {} plans, on prompts that were not measured: similarity {:.4}, {:.2} dB; {:.1} MB of weights",
         plans.len(),
         key(best).0,
         key(best).1,
@@ -99,6 +95,21 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
     Ok(plan)
 }
 
+/// Formats of text encoders. They run once for many steps, so activations of 16 bits cost them little time, and are tried
+/// beside those of the target.
+fn text_formats(target: Target) -> Result<Vec<Scheme>> {
+    if target.acts == 16 {
+        return schemes(&[(8, 16), (4, 16), (2, 16)]);
+    }
+    schemes(&[(8, 16), (8, target.acts), (4, 16), (4, target.acts), (2, target.acts)])
+}
+
+/// Schemes of these bits of weights and activations.
+fn schemes(bits: &[(u8, u8)]) -> Result<Vec<Scheme>> {
+    let scheme = |(weights, acts): &(u8, u8)| format!("w{weights}a{acts}").parse();
+    bits.iter().map(scheme).collect::<Result<_, String>>().map_err(anyhow::Error::msg)
+}
+
 /// Draw with the packed model prompts that nothing was chosen by, and write down how near they are to the original's.
 pub(super) fn report(args: &Quantize, target: Target, engine: Engine<'_>) -> Result<()> {
     let (reference, cpu, cancel) = engine;
@@ -107,7 +118,8 @@ pub(super) fn report(args: &Quantize, target: Target, engine: Engine<'_>) -> Res
     let request = proof(args)?;
     let naive = format!("w{}a{}", if target.weights < 6.0 { 4 } else { 8 }, target.acts);
     let naive: Scheme = naive.parse().map_err(anyhow::Error::msg)?;
-    let models = Models { reference, model: &model, beside: &[Beside::Scheme(naive)] };
+    let models =
+        Models { reference, model: &model, beside: &[Beside::Scheme(naive)], everywhere: &[naive] };
     let folder = work(args);
     evaluate::write_report(&models, &request, (&folder, cpu, cancel))?;
     report::say(&format!("report: {}", folder.join("report.html").display()));
@@ -119,17 +131,19 @@ fn proof(args: &Quantize) -> Result<Request> {
     drawing::pictures(&args.pictures, 2 * args.pictures.count as usize)
 }
 
-/// These formats for the UNet.
-fn plan(layers: &BTreeMap<String, String>) -> Result<Plan> {
+/// These formats of all components.
+fn plan(layers: &Layers) -> Result<Plan> {
     let scheme = |format: &String| match format.as_str() {
         FLOAT => Ok(None),
         scheme => scheme.parse::<Scheme>().map(Some).map_err(anyhow::Error::msg),
     };
-    let layers = layers.iter().map(|(name, format)| Ok((name.clone(), scheme(format)?)));
-    let layers: BTreeMap<String, Option<Scheme>> = layers.collect::<Result<_>>()?;
-    let any = layers.values().flatten().next();
-    let others = any.map_or_else(Plan::default, |any| uniform_unet(*any, Precision::Bf16));
-    Ok(others.with_layers(UNET, layers))
+    let mut plan = Plan::default();
+    for (component, layers) in layers {
+        let layers = layers.iter().map(|(name, format)| Ok((name.clone(), scheme(format)?)));
+        let layers: BTreeMap<String, Option<Scheme>> = layers.collect::<Result<_>>()?;
+        plan = plan.with_layers(component, layers);
+    }
+    Ok(plan)
 }
 
 /// The choices that keep to the target, or to the budget where there is one.
@@ -144,13 +158,15 @@ fn candidates(
         let weights: u64 = measured.layers().map(|(_, records)| records[0].weights).sum();
         let bytes = weights as f64 * (target.weights + UNITS) / 8.0;
         let found = formats::candidates(measured, bytes);
-        return unless_none(found, ("the UNet's weights", bytes, least));
+        return unless_none(found, ("the weights", bytes, least));
     };
-    let file = |layers: &BTreeMap<String, String>| -> Result<f64> {
-        Ok(pack::bytes(model, &plan(layers)?, cpu)? as f64)
-    };
-    let smallest = measured.layers().filter_map(|(_, r)| r.iter().min_by_key(|r| r.bytes));
-    let smallest = smallest.map(|record| (record.layer.clone(), record.format.clone())).collect();
+    let file =
+        |layers: &Layers| -> Result<f64> { Ok(pack::bytes(model, &plan(layers)?, cpu)? as f64) };
+    let mut smallest = Layers::new();
+    for record in measured.layers().filter_map(|(_, r)| r.iter().min_by_key(|r| r.bytes)) {
+        let component = smallest.entry(record.component.clone()).or_default();
+        component.insert(record.layer.clone(), record.format.clone());
+    }
     let (limit, least_file) = (budget.as_u64() as f64, file(&smallest)?);
     // Weights begin at pages, so what the file takes beside them depends on their formats a little.
     let mut bytes = limit - (least_file - least);

@@ -1,0 +1,187 @@
+//! A UNet that can be changed in one layer, and the pictures that it draws.
+
+use models::unet;
+use tensor::{Device, LayerFormat, Plan, Session};
+
+use super::network::{Inputs, Network, changed, real};
+use super::{Layer, Look};
+use crate::denoise::{Condition, Geometry, Texts, record};
+use crate::request::{Phase, Watch};
+use crate::text_to_image::Settings;
+use crate::trajectory::Trajectory;
+use crate::{Error, Request, TextToImage};
+
+/// A UNet under a sampler, and the pictures by which it is judged.
+pub(super) struct Denoiser<'a, 'w, D: Device> {
+    pub(super) network: Network<'a, 'w, D>,
+    config: unet::Config,
+    settings: Settings,
+    geometry: Geometry,
+    /// What each call is told of its time.
+    pub(super) times: Vec<Vec<f32>>,
+    seeds: Vec<u64>,
+    /// Pictures of each prompt.
+    pictures: usize,
+    /// For each picture, with real numbers.
+    conditions: Vec<Inputs>,
+}
+
+/// A picture before it is decoded.
+pub(super) struct Denoised {
+    /// What the network predicts at the first step.
+    pub(super) prediction: Vec<f32>,
+    /// The final latents; none where only the prediction was wanted.
+    pub(super) latents: Vec<f32>,
+}
+
+/// What runs the calls of one picture: the first, and those after it.
+struct Sessions<'a, D: Device> {
+    first: Session<'a, D>,
+    /// Later calls see another sample, so nothing of them is known.
+    later: Option<Session<'a, D>>,
+}
+
+impl<'a, 'w, D: Device> Denoiser<'a, 'w, D> {
+    /// A UNet that will draw the pictures of a request from these embeddings.
+    pub(super) fn new(
+        pipeline: &'a TextToImage<'a, D>,
+        request: &Request,
+        texts: &Texts,
+        (settings, watch): (&Settings, &'w Watch<'w>),
+    ) -> Result<Self, Error> {
+        let model = pipeline.model;
+        let config = unet::Config::read(&model.unet.config)?;
+        let tokens = texts.prompts.first().map_or(0, |text| text.tokens);
+        let geometry = Geometry::new(model, settings, tokens);
+        let recording = record(model, &config, &geometry)?;
+        let network =
+            Network::new(pipeline.device, &model.unet, recording, (Phase::Denoise, watch));
+        let timesteps = settings.scheduler.sampler(settings.steps)?.timesteps().to_vec();
+        let time = |step: &f32| config.time_projection(*step).repeat(geometry.batch);
+        let mut denoiser = Self {
+            network,
+            times: timesteps.iter().map(time).collect(),
+            config,
+            settings: settings.clone(),
+            geometry,
+            seeds: (0..request.total()).map(|index| request.seed_of(index)).collect(),
+            pictures: request.pictures,
+            conditions: Vec::new(),
+        };
+        denoiser.conditions = denoiser.told(texts);
+        let first = (0..denoiser.seeds.len()).map(|index| {
+            let way = denoiser.trajectory(index)?;
+            Ok(denoiser.inputs(&denoiser.conditions[index], (0, &way)))
+        });
+        let first = first.collect::<Result<_, Error>>()?;
+        denoiser.network.judge_by(first);
+        Ok(denoiser)
+    }
+
+    /// What the network is told for each picture beside noise and time.
+    fn told(&self, texts: &Texts) -> Vec<Inputs> {
+        let condition = |index: usize| {
+            let text = &texts.prompts[index / self.pictures];
+            let context = (&self.config, &self.settings);
+            let condition = Condition::new(text, texts.negative.as_ref(), context);
+            Inputs { numbers: condition.inputs().to_vec(), ..Inputs::default() }
+        };
+        (0..self.seeds.len()).map(condition).collect()
+    }
+
+    /// The first noise of a picture.
+    fn trajectory(&self, index: usize) -> Result<Trajectory, Error> {
+        let Geometry { height, width, .. } = self.geometry;
+        let count = self.config.in_channels() * height * width;
+        Trajectory::new(&self.settings, self.seeds[index], count)
+    }
+
+    /// What goes into a call.
+    fn inputs(&self, condition: &Inputs, (call, way): (usize, &Trajectory)) -> Inputs {
+        let mut inputs = condition.clone();
+        inputs.numbers.push(("sample", self.geometry.input(&way.input(call))));
+        inputs.numbers.push(("time", self.times[call].clone()));
+        inputs
+    }
+
+    /// Draw all pictures where a layer has another format. What comes before it at the first step is not computed.
+    pub(super) fn with(
+        &mut self,
+        layer: &Layer,
+        format: LayerFormat,
+        look: Look,
+    ) -> Result<Vec<Denoised>, Error> {
+        let plan = changed(layer, format);
+        let first = self.network.from(layer, &plan)?;
+        let mut sessions = Sessions { first, later: self.later(&plan, look)? };
+        let pictures = (0..look.count(self.seeds.len())).map(|index| {
+            self.network.resume(&mut sessions.first, index)?;
+            self.finished((index, &self.conditions[index]), &mut sessions, look)
+        });
+        let pictures = pictures.collect::<Result<_, Error>>()?;
+        self.forget(&sessions);
+        Ok(pictures)
+    }
+
+    /// Draw all pictures with real numbers from these embeddings.
+    pub(super) fn from(&mut self, texts: &Texts, look: Look) -> Result<Vec<Denoised>, Error> {
+        self.by(&real(), texts, look)
+    }
+
+    /// Draw all pictures by a plan from these embeddings.
+    pub(super) fn by(
+        &mut self,
+        plan: &Plan,
+        texts: &Texts,
+        look: Look,
+    ) -> Result<Vec<Denoised>, Error> {
+        let first = self.network.whole(plan)?;
+        let mut sessions = Sessions { first, later: self.later(plan, look)? };
+        let told = self.told(texts).into_iter().take(look.count(self.seeds.len()));
+        let pictures = told.enumerate().map(|(index, condition)| {
+            let inputs = self.inputs(&condition, (0, &self.trajectory(index)?));
+            self.network.run(&mut sessions.first, &inputs)?;
+            self.finished((index, &condition), &mut sessions, look)
+        });
+        let pictures = pictures.collect::<Result<_, Error>>()?;
+        self.forget(&sessions);
+        Ok(pictures)
+    }
+
+    fn later(&mut self, plan: &Plan, look: Look) -> Result<Option<Session<'a, D>>, Error> {
+        let wanted = look == Look::Picture && self.times.len() > 1;
+        wanted.then(|| self.network.whole(plan)).transpose()
+    }
+
+    fn forget(&mut self, sessions: &Sessions<'a, D>) {
+        self.network.forget(&sessions.first);
+        sessions.later.iter().for_each(|session| self.network.forget(session));
+    }
+
+    /// A picture whose first call was just run.
+    fn finished(
+        &self,
+        (index, condition): (usize, &Inputs),
+        sessions: &mut Sessions<'a, D>,
+        look: Look,
+    ) -> Result<Denoised, Error> {
+        let prediction = self.prediction(&mut sessions.first)?;
+        if look != Look::Picture {
+            return Ok(Denoised { prediction, latents: Vec::new() });
+        }
+        let mut way = self.trajectory(index)?;
+        way.advance(0, &prediction);
+        if let Some(session) = &mut sessions.later {
+            for call in 1..way.calls() {
+                self.network.run(session, &self.inputs(condition, (call, &way)))?;
+                way.advance(call, &self.prediction(session)?);
+            }
+        }
+        Ok(Denoised { prediction, latents: way.finish() })
+    }
+
+    fn prediction(&self, session: &mut Session<'a, D>) -> Result<Vec<f32>, Error> {
+        let output = self.network.read(session, "prediction")?.unwrap_or_default();
+        Ok(self.geometry.prediction(&output, self.settings.guidance))
+    }
+}

@@ -1,0 +1,277 @@
+//! A network of real numbers that can be changed in one layer, and what there is of its calls before that layer.
+
+use std::sync::Arc;
+
+use quant::metrics::Noise;
+use tensor::graph::{NodeId, Output, Part};
+use tensor::program::{Numbers, Packing, PanelOrder, Program, Slot};
+use tensor::{Control, Device, Held, LayerFormat, Plan, Precision, Recording, Session, Weight};
+
+use super::Layer;
+use crate::model::Component;
+use crate::request::{Phase, Watch};
+use crate::{Error, Event};
+
+/// A recorded network, and the calls by which it is judged.
+pub(super) struct Network<'a, 'w, D: Device> {
+    device: &'a D,
+    component: &'static str,
+    recording: Recording,
+    /// All of it with real numbers.
+    pub(super) whole: Arc<Program>,
+    /// What goes into each call.
+    calls: Vec<Inputs>,
+    /// The layer up to which values of all calls are kept.
+    front: NodeId,
+    kept: Vec<Vec<Held>>,
+    weights: D::Weights,
+    phase: Phase,
+    watch: &'w Watch<'w>,
+}
+
+/// What goes into one call of a network, by name.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Inputs {
+    pub(super) numbers: Vec<(&'static str, Vec<f32>)>,
+    pub(super) indices: Vec<(&'static str, Vec<u32>)>,
+}
+
+impl Inputs {
+    /// Set those inputs that a program reads.
+    fn write<D: Device>(&self, session: &mut Session<'_, D>) -> Result<(), Error> {
+        for (name, numbers) in &self.numbers {
+            if session.program().input(name).is_some() {
+                session.write(name, numbers)?;
+            }
+        }
+        for (name, indices) in &self.indices {
+            if session.program().input(name).is_some() {
+                session.write_index(name, indices)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Real numbers in every layer.
+pub(super) fn real() -> Plan {
+    Plan::uniform(Precision::F32)
+}
+
+/// Real numbers in every layer but one.
+pub(super) fn changed(layer: &Layer, format: LayerFormat) -> Plan {
+    let mut plan = real();
+    plan.layers.insert(layer.name.clone(), format);
+    plan
+}
+
+impl<'a, 'w, D: Device> Network<'a, 'w, D> {
+    pub(super) fn new(
+        device: &'a D,
+        component: &Component,
+        recording: Recording,
+        (phase, watch): (Phase, &'w Watch<'w>),
+    ) -> Self {
+        Self {
+            device,
+            component: component.name,
+            whole: Program::compile(&recording, &real(), device).into(),
+            recording,
+            calls: Vec::new(),
+            front: NodeId::FIRST,
+            kept: Vec::new(),
+            weights: D::Weights::default(),
+            phase,
+            watch,
+        }
+    }
+
+    /// Judge it by these calls.
+    pub(super) fn judge_by(&mut self, calls: Vec<Inputs>) {
+        self.kept = vec![Vec::new(); calls.len()];
+        self.calls = calls;
+        self.front = NodeId::FIRST;
+    }
+
+    /// The component that it is.
+    pub(super) fn component(&self) -> &'static str {
+        self.component
+    }
+
+    pub(super) fn calls(&self) -> &[Inputs] {
+        &self.calls
+    }
+
+    /// The layers that multiply by a weight, in the order in which they run. A text encoder's last layers are recorded and
+    /// may not be needed.
+    pub(super) fn layers(&self) -> impl Iterator<Item = Layer> {
+        let weights = self.recording.nodes().iter().filter_map(|node| node.weight());
+        weights.filter(|weight| self.packed(weight.layer()).is_some()).map(|weight| {
+            let name = weight.layer().to_owned();
+            let node = self.recording.layer(&name).expect("it was found in the recording");
+            let start = self.recording.start_of(node);
+            Layer { component: self.component, name, weights: weight.elements(), node, start }
+        })
+    }
+
+    /// Bytes of a layer's weights in this format, as a packed file holds them.
+    pub(super) fn bytes(&self, layer: &Layer, format: LayerFormat) -> usize {
+        let (weight, order) = self.packed(&layer.name).expect("layers are those that are needed");
+        let numbers = match format {
+            LayerFormat::Float(precision) => Numbers::Float(precision),
+            LayerFormat::Integer(scheme) => Numbers::Integer(scheme.weights),
+        };
+        let packing = Packing::Panels(order, numbers);
+        self.device.resident_bytes(&Slot { weight: weight.clone(), packing })
+    }
+
+    /// A layer's weight, and the order in which its outputs are packed, if the network needs it.
+    fn packed(&self, layer: &str) -> Option<(&Weight, PanelOrder)> {
+        self.whole.slots.iter().find_map(|slot| match slot.packing {
+            Packing::Panels(order, _) if slot.weight.layer() == layer => {
+                Some((&slot.weight, order))
+            }
+            _ => None,
+        })
+    }
+
+    /// Multiply-adds of a call from a layer on.
+    pub(super) fn after(&self, layer: &Layer) -> u64 {
+        let after = self.whole.steps.iter().filter(|step| step.node >= layer.start);
+        after.map(|step| step.op.multiply_adds()).sum()
+    }
+
+    /// Let go of all weights.
+    pub(super) fn release(&mut self) {
+        self.weights = D::Weights::default();
+    }
+
+    /// All of the network by a plan.
+    pub(super) fn whole(&mut self, plan: &Plan) -> Result<Session<'a, D>, Error> {
+        let program = if *plan == real() {
+            Arc::clone(&self.whole)
+        } else {
+            Program::compile(&self.recording, plan, self.device).into()
+        };
+        self.session(program)
+    }
+
+    /// The network from a layer on by a plan, for calls that go on there.
+    pub(super) fn from(&mut self, layer: &Layer, plan: &Plan) -> Result<Session<'a, D>, Error> {
+        self.go_to(layer.start)?;
+        let given = self.recording.live_before(self.front);
+        let outputs = self.recording.outputs().iter();
+        // A result that comes before the layer stays what it is.
+        let outputs = outputs.map(|(_, node)| *node).filter(|node| !given.contains(node));
+        let outputs: Vec<Output> = outputs.map(Output::from).collect();
+        self.part(plan, Part { outputs: &outputs, given: &given })
+    }
+
+    fn part(&mut self, plan: &Plan, part: Part<'_>) -> Result<Session<'a, D>, Error> {
+        let program = Program::compile_part(&self.recording, part, plan, self.device);
+        self.session(program.into())
+    }
+
+    fn session(&mut self, program: Arc<Program>) -> Result<Session<'a, D>, Error> {
+        let loading = |done, total| self.watch.tell(Event::Loading(self.phase, done, total));
+        let control = Control { cancel: self.watch.cancel, progress: Some(&loading) };
+        self.device.prepare(&mut self.weights, &program, &control)?;
+        Ok(Session::with_program(self.device, program)?)
+    }
+
+    /// Let go of the weights of a session that the real network does not need.
+    pub(super) fn forget(&mut self, session: &Session<'a, D>) {
+        self.device.forget(&mut self.weights, session.program(), &self.whole);
+    }
+
+    /// Run a call from the front on.
+    pub(super) fn resume(&self, session: &mut Session<'a, D>, call: usize) -> Result<(), Error> {
+        session.restore(&self.kept[call])?;
+        self.run(session, &self.calls[call])
+    }
+
+    /// Run a session on inputs.
+    pub(super) fn run(&self, session: &mut Session<'a, D>, inputs: &Inputs) -> Result<(), Error> {
+        inputs.write(session)?;
+        let control = Control { cancel: self.watch.cancel, progress: None };
+        Ok(session.run(&self.weights, &control)?)
+    }
+
+    /// A result of the last run; `None` if the session does not compute it.
+    pub(super) fn read(
+        &self,
+        session: &mut Session<'a, D>,
+        output: &str,
+    ) -> Result<Option<Vec<f32>>, Error> {
+        if session.program().outputs.iter().all(|port| port.name != output) {
+            return Ok(None);
+        }
+        let numbers = session.read(output)?;
+        if !numbers.iter().all(|x| x.is_finite()) {
+            let control = Control { cancel: self.watch.cancel, progress: None };
+            session.diagnose(&self.weights, &control)?;
+        }
+        Ok(Some(numbers))
+    }
+
+    /// How far off a layer's own result is in each of these formats, in decibels over all calls.
+    pub(super) fn own_error(
+        &mut self,
+        layer: &Layer,
+        formats: &[LayerFormat],
+    ) -> Result<Vec<f64>, Error> {
+        self.go_to(layer.start)?;
+        let exact = self.results(layer, &real())?;
+        let all = formats.iter().map(|format| {
+            let mut noise = Noise::default();
+            for (exact, found) in exact.iter().zip(self.results(layer, &changed(layer, *format))?) {
+                noise.add(exact, &found);
+            }
+            Ok(noise.sqnr())
+        });
+        all.collect()
+    }
+
+    /// What a layer at the front computes in each call.
+    fn results(&mut self, layer: &Layer, plan: &Plan) -> Result<Vec<Vec<f32>>, Error> {
+        let given = self.recording.live_before(self.front);
+        let outputs = [layer.node.into()];
+        let mut session = self.part(plan, Part { outputs: &outputs, given: &given })?;
+        let mut all = Vec::with_capacity(self.calls.len());
+        for call in 0..self.calls.len() {
+            self.resume(&mut session, call)?;
+            // A layer's result may be the network's, and then has its name.
+            let name = session.program().outputs.first().map(|port| port.name.clone());
+            all.push(session.read(&name.unwrap_or_default())?);
+        }
+        self.forget(&session);
+        Ok(all)
+    }
+
+    /// Keep what comes before another node, for all calls.
+    pub(super) fn go_to(&mut self, front: NodeId) -> Result<(), Error> {
+        if front == self.front {
+            return Ok(());
+        }
+        if front < self.front {
+            self.front = NodeId::FIRST;
+            self.kept.iter_mut().for_each(Vec::clear);
+        }
+        let given = self.recording.live_before(self.front);
+        let wanted = self.recording.live_before(front);
+        let outputs = wanted.iter().filter(|id| !given.contains(id));
+        let outputs: Vec<Output> = outputs.map(|id| (*id).into()).collect();
+        let names: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+        let mut session = self.part(&real(), Part { outputs: &outputs, given: &given })?;
+        for call in 0..self.calls.len() {
+            self.resume(&mut session, call)?;
+            let kept = &mut self.kept[call];
+            kept.retain(|value| names.iter().any(|name| name == value.name()));
+            // Results of the network have names of their own, by which nothing asks for them here.
+            let held = session.hold()?.into_iter().zip(&outputs);
+            kept.extend(held.map(|(value, output)| value.named(output.node.to_string())));
+        }
+        self.front = front;
+        Ok(())
+    }
+}
