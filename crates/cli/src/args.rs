@@ -381,13 +381,14 @@ pub(crate) struct Evaluate {
     #[arg(short, long, value_name = "PATH")]
     pub(crate) reference: PathBuf,
 
-    /// What to set beside: the original with the same scheme for every layer of its UNet (w8a8, w4a8, …), or with a plan
-    /// (a file that ends with .toml)
+    /// What to set beside: the original with the same scheme for every layer of its UNet (w8a8, w4a8, …) and 8 bits in
+    /// text encoders and VAE, or with a plan (a file that ends with .toml)
     #[arg(long, value_name = "SCHEME|PLAN,…", value_delimiter = ',')]
     pub(crate) beside: Vec<Beside>,
 
     /// Schemes to set beside: the original with the same one for every layer of every component
-    #[arg(long, value_name = "SCHEME,…", value_delimiter = ',', value_parser = known::without_ranges)]
+    #[arg(long, value_name = "SCHEME,…", value_delimiter = ',',
+          value_parser = known::without_ranges)]
     pub(crate) everywhere: Vec<Scheme>,
 
     #[command(flatten)]

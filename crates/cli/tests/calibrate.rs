@@ -93,6 +93,12 @@ fn static_plans_are_packed_and_compared() {
     let plan = String::from_utf8(read(&folder, "naive.work/plan.toml")).unwrap();
     assert!(plan.contains("w4a8s") && !plan.contains("first_token") && !plan.contains("shortcuts"));
 
+    // First tokens can be real whatever the ranges are.
+    done(&mut quantize(&["--first-token", "float", "-o", "float.mixdq"]));
+    done(&mut quantize(&["-o", "plain.mixdq"]));
+    let holds = |name: &str| read(&folder, name).windows(11).any(|bytes| bytes == b"first_token");
+    assert!(holds("float.mixdq") && !holds("plain.mixdq"));
+
     let reference = pipeline("tiny-sdxl-turbo");
     let mut evaluate = Command::new(env!("CARGO_BIN_EXE_mixdq"));
     let words = ["evaluate", "-m", "own.mixdq", "-W", "64", "-H", "64", "--json", "-"];

@@ -139,9 +139,12 @@ fn table(found: &Value, ratio: f64) -> Result<Readings> {
         let name = name.rsplit('/').next().unwrap_or(name);
         let [ssim, psnr, sqnr] = ["ssim", "psnr", "sqnr"].map(|s| number(&contender["mean"][s]));
         let (fit, mb) = (number(&contender["fit"]), number(&contender["bytes"]) / 1e6);
-        say(&format!(
-            "  {name:<16} SSIM {ssim:.4}, PSNR {psnr:.2} dB, latents {sqnr:.2} dB, CLIP {fit:.2}, {mb:.2} MB"
-        ));
+        let scores = if contender["mean"].is_null() {
+            "the original".to_owned()
+        } else {
+            format!("SSIM {ssim:.4}, PSNR {psnr:.2} dB, latents {sqnr:.2} dB")
+        };
+        say(&format!("  {name:<16} {scores}, CLIP {fit:.2}, {mb:.2} MB"));
     }
     let ssim = |wanted: &str| {
         let named = |name: &str| name.rsplit('/').next() == Some(wanted);

@@ -24,9 +24,10 @@ pub(crate) struct Known {
     #[arg(long, value_name = "RULE", requires = "is_static", default_value = "p99.9")]
     pub(crate) rule: Rule,
 
-    /// With --static: keys and values of a text's first token, which would widen the range of all others
-    #[arg(long, value_enum, requires = "is_static", default_value_t = FirstTokenArg::Float)]
-    pub(crate) first_token: FirstTokenArg,
+    /// Keys and values of a text's first token, which is larger than all others and would widen their range [default: float
+    /// with --static, else as-others]
+    #[arg(long, value_enum, conflicts_with_all = ["target", "scheme", "plan"])]
+    pub(crate) first_token: Option<FirstTokenArg>,
 
     /// With --static: the two halves that shortcuts of the way up read, which need not be of one size
     #[arg(long, value_enum, requires = "is_static", default_value_t = ShortcutsArg::Apart)]

@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use pipeline::Plan;
 use pipeline::model::Model;
+use pipeline::{FirstToken, Known, Plan};
 use tensor::{Control, Precision};
 
 use super::engine;
-use crate::args::Quantize;
+use crate::args::{FirstTokenArg, Quantize};
 use crate::output;
 use crate::report::{self, Details, Progress};
 
@@ -78,5 +78,12 @@ fn plan(args: &Quantize, model: &Model) -> Result<Plan> {
         return Ok(Plan::uniform(scheme, Precision::Bf16));
     }
     let scheme = format!("w{}a{}", args.weights, args.acts).parse().map_err(anyhow::Error::msg)?;
-    Ok(engine::uniform_unet(scheme, Precision::Bf16))
+    let plan = engine::uniform_unet(scheme, Precision::Bf16);
+    Ok(match args.known.first_token {
+        Some(FirstTokenArg::Float) => {
+            let known = Known { first_token: FirstToken::Float, ..Known::default() };
+            plan.with_known("unet", known)
+        }
+        _ => plan,
+    })
 }

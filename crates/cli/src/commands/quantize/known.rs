@@ -42,7 +42,7 @@ pub(super) fn plan(
             "the first token of texts is {ratio:.1} times as large as all others"
         ));
     }
-    let first = known.first_token == FirstTokenArg::Float;
+    let first = known.first_token != Some(FirstTokenArg::AsOthers);
     let wanted =
         if first { calibration::FirstToken::Apart } else { calibration::FirstToken::AsOthers };
     let ranges = found.ranges(known.rule, wanted).into_iter().map(|(reads, [low, high])| {

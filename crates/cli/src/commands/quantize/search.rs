@@ -118,8 +118,8 @@ pub(super) fn report(args: &Quantize, target: Target, engine: Engine<'_>) -> Res
     let request = proof(args)?;
     let naive = format!("w{}a{}", if target.weights < 6.0 { 4 } else { 8 }, target.acts);
     let naive: Scheme = naive.parse().map_err(anyhow::Error::msg)?;
-    let beside = [Beside::Scheme(naive)];
-    let models = Models { reference, model: &model, beside: &beside, everywhere: &[naive] };
+    let models =
+        Models { reference, model: &model, beside: &[Beside::Scheme(naive)], everywhere: &[naive] };
     let folder = work(args);
     evaluate::write_report(&models, &request, (&folder, cpu, cancel))?;
     report::say(&format!("report: {}", folder.join("report.html").display()));
