@@ -2,7 +2,7 @@
 //!
 //! As in [`allocation`](crate::allocation), the groups are optimised apart and share the bytes at a ratio of their
 //! average bits; but a layer chooses among formats with the bytes that they really take, scales included, and a group may
-//! stay below its share. Beside that, all layers are optimised [`together`], without a ratio.
+//! stay below its share. Beside that, all layers are optimised together, without a ratio.
 
 mod together;
 

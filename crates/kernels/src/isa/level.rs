@@ -264,7 +264,7 @@ impl Simd {
         true
     }
 
-    /// Whether [`Simd::eval_tiles`] evaluates.
+    /// Whether whole tiles are multiplied.
     pub fn has_tiles(self) -> bool {
         matches!(self.level(), Level::Amx | Level::ScalarTiles)
     }
