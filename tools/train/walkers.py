@@ -1,0 +1,105 @@
+"""Samples that walk the sampler's own way, one training step for each of its steps.
+
+A network that only sees true pictures with noise learns to trust its input; what it sees when it draws is its own last
+guess with noise, errors and all. So a sample of several steps stays in the batch until it is drawn: what the network
+guesses in one training step is, with new noise as the sampler has it, what the next one corrects.
+"""
+
+import numpy as np
+import torch
+
+import clip
+import coupling
+import looking
+import model
+import prompts
+import scenes
+import settings
+
+FIRST = 999
+# Parts of the samples begun, by their number of steps; those of none see the true picture at any timestep.
+KINDS = {1: 0.50, 4: 0.30, 2: 0.06, 3: 0.04, 0: 0.10}
+
+
+def sigmas():
+    betas = torch.linspace(model.NOISE["beta_start"] ** 0.5, model.NOISE["beta_end"] ** 0.5, 1000,
+                           dtype=torch.float32) ** 2
+    kept = torch.cumprod(1 - betas, 0)
+    return ((1 - kept) / kept) ** 0.5
+
+
+def ways(kinds):
+    """The timesteps of each number of steps."""
+    found = {}
+    for steps in filter(None, kinds):
+        sampler = model.scheduler()
+        sampler.set_timesteps(steps)
+        found[steps] = [int(t) for t in sampler.timesteps]
+    return found
+
+
+class Walkers:
+    """A batch; `begin` gives every finished walker a new scene, `follow` takes a step."""
+
+    def __init__(self, s, world, wanted, latents, drawer, tower, tokenizer, seed, kinds=KINDS):
+        self.s, self.world, self.wanted, self.latents = s, world, wanted, latents
+        self.drawer, self.tower, self.tokenizer, self.seed = drawer, tower, tokenizer, seed
+        n, side, channels = s.unet.batch, drawer.unet.config.sample_size, drawer.unet.config.in_channels
+        width = drawer.unet.config.cross_attention_dim
+        self.kinds, self.table, self.ways = kinds, sigmas(), ways(kinds)
+        self.x, self.clean = torch.zeros(2, n, channels, side, side)
+        self.context, self.pooled = torch.zeros(n, s.tokens, width), torch.zeros(n, s.clip.projection)
+        self.aims = torch.zeros(n, side * side, dtype=torch.long)
+        self.left = [[] for _ in range(n)]
+        self.begun = 0
+
+    def begin(self, start, stride, step):
+        """New scenes, number `start` and every `stride`-th from there; returns how many."""
+        free = [i for i, left in enumerate(self.left) if not left]
+        if not free:
+            return 0
+        rng = np.random.default_rng([step, 14, self.seed])
+        generator = torch.Generator().manual_seed(2 * (step * 64 + self.seed))
+        found = [self.world.scene(start + stride * k) for k in range(len(free))]
+        said = [prompts.sentence(self.world, scene, rng) for scene in found]
+        ids = clip.tokens(self.tokenizer, [p.text for p in said], self.s.tokens)
+        with torch.no_grad(), settings.narrow(self.s):
+            context, pooled = self.drawer.context(self.tower, ids)
+        self.context[free], self.pooled[free] = context.float(), pooled.float()
+        self.clean[free] = self.latents.encode(scenes.tensor([self.world.render(scene) for scene in found]))
+        kinds = rng.choice(list(self.kinds), len(free), p=list(self.kinds.values()))
+        for i, scene, prompt, kind in zip(free, found, said, kinds):
+            self.aims[i] = looking.aim(self.s, self.world, self.wanted, scene)
+            noise = torch.randn(self.clean[i].shape, generator=generator)
+            if kind:
+                coupling.couple(noise, scene, prompt)
+                self.left[i] = list(self.ways[int(kind)])
+                self.x[i] = (self.table[FIRST].square() + 1).sqrt() * noise
+            else:
+                self.left[i] = [int(rng.integers(1, FIRST))]
+                self.x[i] = self.clean[i] + self.table[self.left[i][0]] * noise
+        return len(free)
+
+    def now(self):
+        """What the network is shown: inputs, their timesteps, and the target."""
+        t = torch.tensor([left[0] for left in self.left])
+        sigma = self.table[t].view(-1, 1, 1, 1)
+        level = sigma.square() + 1
+        target = (self.x / level - self.clean) * level.sqrt() / sigma
+        return self.x / level.sqrt(), t, target
+
+    @torch.no_grad()
+    def follow(self, t, v, step):
+        """Ancestral Euler's step from the network's answers."""
+        generator = torch.Generator().manual_seed(2 * (step * 64 + self.seed) + 1)
+        now = self.table[t].view(-1, 1, 1, 1)
+        level = now.square() + 1
+        guess = self.x / level - v * now / level.sqrt()
+        after = torch.tensor([float(self.table[left[1]]) if len(left) > 1 else 0.0 for left in self.left])
+        after = after.view(-1, 1, 1, 1)
+        up = (after.square() * (now.square() - after.square()) / now.square()).sqrt()
+        down = (after.square() - up.square()).sqrt()
+        noise = torch.randn(self.x.shape, generator=generator)
+        self.x = guess + (self.x - guess) * down / now + up * noise
+        for left in self.left:
+            del left[0]
