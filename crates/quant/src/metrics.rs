@@ -3,6 +3,9 @@
 /// Where differences vanish: two equal signals, in decibels.
 pub const SAME: f64 = 150.0;
 
+/// Sums of squares below this are lost beside any number that matters.
+const NOTHING: f64 = 1e-60;
+
 /// Sums of squares of a signal and of its error.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Noise {
@@ -25,7 +28,7 @@ impl Noise {
         }
     }
 
-    /// Signal-to-quantization-noise ratio in decibels, `10 log₁₀ (Σ r² / Σ (f − r)²)`, at most [`SAME`].
+    /// Signal-to-quantization-noise ratio in decibels, `10 log₁₀ (Σ r² / Σ (f − r)²)`, between minus and plus [`SAME`].
     pub fn sqnr(&self) -> f64 {
         decibels(self.signal, self.error)
     }
@@ -43,7 +46,8 @@ pub fn psnr(reference: &[u8], found: &[u8]) -> f64 {
 }
 
 fn decibels(signal: f64, error: f64) -> f64 {
-    if error == 0.0 { SAME } else { (10.0 * (signal / error).log10()).min(SAME) }
+    // A layer whose weights are all zero has no signal to compare with, and an error of next to nothing.
+    if error < NOTHING { SAME } else { (10.0 * (signal / error).log10()).clamp(-SAME, SAME) }
 }
 
 /// Spearman's rank correlation of pairs; equal numbers share their ranks' mean. 0 where either side is all alike.
@@ -157,6 +161,12 @@ mod tests {
         let mut noise = Noise::default();
         noise.add(&[3.0, 4.0], &[3.0, 4.5]);
         assert!((noise.sqnr() - 20.0).abs() < 1e-9);
+        let of_zeros = |found: f32| {
+            let mut noise = Noise::default();
+            noise.add(&[0.0], &[found]);
+            noise.sqnr()
+        };
+        assert_eq!((of_zeros(1e-36), of_zeros(1.0)), (SAME, -SAME));
         // A tenth of the full range everywhere.
         assert!((psnr(&[0; 6], &[51; 6]) - 13.979_400_086_720_377).abs() < 1e-9);
     }
