@@ -46,6 +46,17 @@ pub enum ActivationFormat {
     U8,
 }
 
+impl<'a> Activations<'a> {
+    /// The bytes of all elements.
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        match *self {
+            Self::F32(values) => bytemuck::cast_slice(values),
+            Self::Bf16(bits) => bytemuck::cast_slice(bits),
+            Self::U8(codes) => codes,
+        }
+    }
+}
+
 impl Activations<'_> {
     /// Number of elements.
     pub fn len(&self) -> usize {

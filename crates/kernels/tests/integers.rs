@@ -163,6 +163,18 @@ impl Case {
     }
 }
 
+/// What the cases of a test change.
+const BASE: Case = Case {
+    geometry: Geometry::Rows { rows: 0, stride: 0 },
+    n: 0,
+    channels: 0,
+    format: PanelFormat::Int8,
+    input: ActivationFormat::U8,
+    grouped: false,
+    gated: false,
+    values: Values::Mixed,
+};
+
 const CONV: Conv2d = Conv2d {
     batch: 2,
     height: 5,
@@ -189,47 +201,28 @@ fn geometries(channels: usize) -> [Geometry; 4] {
 
 #[test]
 fn every_format_meets_its_definition_on_every_instruction_set() {
-    let base = Case {
-        geometry: Geometry::Rows { rows: 0, stride: 0 },
-        n: 0,
-        channels: 0,
-        format: PanelFormat::Int8,
-        input: ActivationFormat::U8,
-        grouped: false,
-        gated: false,
-        values: Values::Mixed,
-    };
     for format in [PanelFormat::Int8, PanelFormat::Int4, PanelFormat::Int2] {
         for input in [ActivationFormat::U8, ActivationFormat::F32, ActivationFormat::Bf16] {
             for (n, channels) in [(70, 4), (48, 20), (100, 128), (33, 1344)] {
                 for geometry in geometries(channels) {
                     for grouped in [false, format != PanelFormat::Int8] {
-                        Case { geometry, n, channels, format, input, grouped, ..base }.check();
+                        Case { geometry, n, channels, format, input, grouped, ..BASE }.check();
                     }
                 }
             }
             let geometry = Geometry::Rows { rows: 13, stride: 64 };
-            Case { geometry, n: 24, channels: 64, format, input, gated: true, ..base }.check();
+            Case { geometry, n: 24, channels: 64, format, input, gated: true, ..BASE }.check();
         }
         // As deep as the deepest layer of the models, every product at its limit.
         let geometry = Geometry::Rows { rows: 2, stride: 23_040 };
         let values = Values::Extreme;
-        Case { geometry, n: 16, channels: 23_040, format, values, ..base }.check();
+        Case { geometry, n: 16, channels: 23_040, format, values, ..BASE }.check();
     }
 }
 
 #[test]
 fn strips_of_every_height_and_depth() {
-    let base = Case {
-        geometry: Geometry::Rows { rows: 0, stride: 0 },
-        n: 112,
-        channels: 64,
-        format: PanelFormat::Int4,
-        input: ActivationFormat::U8,
-        grouped: true,
-        gated: false,
-        values: Values::Mixed,
-    };
+    let base = Case { n: 112, channels: 64, format: PanelFormat::Int4, grouped: true, ..BASE };
     for input in [ActivationFormat::U8, ActivationFormat::Bf16] {
         for rows in [1, 2, 15, 16, 17, 31, 32, 33, 77] {
             let geometry = Geometry::Rows { rows, stride: 80 };

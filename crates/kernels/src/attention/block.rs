@@ -154,11 +154,7 @@ impl QueryBlock<'_, '_> {
             }
         }
         let (codes, units) = (&*codes, &*units);
-        let raw = match q.values {
-            Activations::F32(values) => bytemuck::cast_slice::<f32, u8>(values),
-            Activations::Bf16(bits) => bytemuck::cast_slice(bits),
-            Activations::U8(codes) => codes,
-        };
+        let raw = q.values.bytes();
         let queries = if sizes.has_codes() {
             Queries { bytes: codes, stride: 4 * sizes.groups() }
         } else if sizes.gathers_queries() {

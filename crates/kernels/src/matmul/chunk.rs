@@ -109,22 +109,13 @@ impl Chunk<'_, '_> {
         let spread = scratch.take::<u32>(plan.multipliers_length());
 
         let size = 4 / plan.way.per_group();
-        let raw = match *input {
-            Activations::F32(values) => bytemuck::cast_slice::<f32, u8>(values),
-            Activations::Bf16(values) => bytemuck::cast_slice(values),
-            Activations::U8(codes) => codes,
-        };
+        let raw = input.bytes();
         let is_whole = output.cell.columns.len() == width;
         let is_direct = is_whole && epilogue.is_linear();
         let blocks = Blocks { layout, plan };
         for (block, is_first, is_last) in blocks.iter() {
             let start = block.taps.start * layout.padded_channels() + block.channels.start;
-            let b = if plan.widens_panels() {
-                isa.apart(Widen { way: plan.way, panel: &panel, block: &block, to: widened });
-                &*widened
-            } else {
-                bytemuck::cast_slice(&bytes[layout.row_bytes(start, width)..])
-            };
+            let b = panel.factors(isa, (plan, &block), widened);
             if plan.way == Way::Narrow {
                 spread_multipliers(&panel, &block, spread);
             }
@@ -244,14 +235,30 @@ impl<'a> Panel<'a> {
         let bytes = &weights.bytes[layout.range(number)];
         Self { layout, width: layout.width(number), bytes, multipliers }
     }
+
+    /// A block in the form that is multiplied: as it is stored, or brought into it in `widened`.
+    #[inline(always)]
+    pub(super) fn factors<'w, I: Isa>(
+        &'w self,
+        isa: I,
+        (plan, block): (&Plan, &Block),
+        widened: &'w mut [f32],
+    ) -> &'w [f32] {
+        if plan.widens_panels() {
+            isa.apart(Widen { way: plan.way, panel: self, block, to: &mut *widened });
+            return widened;
+        }
+        let first = block.taps.start * self.layout.padded_channels() + block.channels.start;
+        bytemuck::cast_slice(&self.bytes[self.layout.row_bytes(first, self.width)..])
+    }
 }
 
 /// Brings a block of a panel into the form that is multiplied, leaving out padding.
-pub(super) struct Widen<'w> {
-    pub(super) way: Way,
-    pub(super) panel: &'w Panel<'w>,
-    pub(super) block: &'w Block,
-    pub(super) to: &'w mut [f32],
+struct Widen<'w> {
+    way: Way,
+    panel: &'w Panel<'w>,
+    block: &'w Block,
+    to: &'w mut [f32],
 }
 
 impl<I: Isa> Apart<I> for Widen<'_> {

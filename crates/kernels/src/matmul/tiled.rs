@@ -4,14 +4,14 @@ use std::ops::Range;
 
 use super::{
     MAX_SEGMENTS, QuadDot, Sink,
-    chunk::{Blocks, Chunk, Panel, Widen},
+    chunk::{Blocks, Chunk, Panel},
     epilogue::Direct,
     plan::Way,
     rows::{Block, RowTable},
     tile::{Arithmetic, Fma},
 };
 use crate::{
-    format::{Activations, PANEL},
+    format::PANEL,
     isa::{
         Int8Dot, Isa, LANES,
         tiles::{Ahead, Numbers, STEP, STRIP, TILE, TileOp, TileRows, TileStrip, Tiles},
@@ -59,21 +59,12 @@ impl TiledChunk<'_, '_> {
         let gathered = scratch.take::<f32>(plan.gathered_length());
         let gathered = bytemuck::cast_slice_mut::<f32, u8>(gathered);
 
-        let raw = match *input {
-            Activations::F32(values) => bytemuck::cast_slice::<f32, u8>(values),
-            Activations::Bf16(values) => bytemuck::cast_slice(values),
-            Activations::U8(codes) => codes,
-        };
+        let raw = input.bytes();
         let is_direct = output.cell.columns.len() == width && epilogue.is_linear();
         let vectors = width / LANES;
         for (block, is_first, is_last) in (Blocks { layout, plan }).iter() {
             let start = block.taps.start * layout.padded_channels() + block.channels.start;
-            let b = if plan.widens_panels() {
-                isa.apart(Widen { way: plan.way, panel: &panel, block: &block, to: widened });
-                &*widened
-            } else {
-                bytemuck::cast_slice(&bytes[layout.row_bytes(start, width)..])
-            };
+            let b = panel.factors(isa, (plan, &block), widened);
             let steps = block.channels.len() * size / STEP;
             // What follows in memory is the next block, or the panel that is likely to be next.
             let depth = block.taps.len() * block.channels.len();

@@ -1,0 +1,102 @@
+//! What can be typed after `quantize`.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use bytesize::ByteSize;
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use tensor::Scheme;
+
+use super::{Known, Pictures, Source};
+
+/// Pack a model into one file with weights of 8, 4 or 2 bits.
+#[derive(Args, Debug)]
+pub(crate) struct Quantize {
+    #[command(flatten)]
+    pub(crate) source: Source,
+
+    /// Where the packed model goes
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+
+    /// Measure the model and mix formats so that the weights of all components take so many bits on average, scales
+    /// included (w4: at most 4.3), and activations 8 or 16: w8a8, w5a8, w4a8, w3.66a16, …
+    #[arg(long, value_name = "TARGET", conflicts_with_all = ["weights", "acts", "scheme", "plan"])]
+    pub(crate) target: Option<Target>,
+
+    /// With --target: what the whole file may take, such as 1.2GiB, instead of its bits
+    #[arg(long, value_name = "SIZE", requires = "target")]
+    pub(crate) budget: Option<ByteSize>,
+
+    /// With --target: measure layers' own errors, and what one format of each does to one picture's prediction, instead of
+    /// what all do to all pictures: coarser, in minutes
+    #[arg(long, requires = "target")]
+    pub(crate) fast: bool,
+
+    /// With --target: measure for about so long, such as 2h or 30m: all layers' own errors, and of the most telling layers what they do
+    /// to pictures, from which the others are worked out
+    #[arg(long, value_name = "TIME", requires = "target", conflicts_with = "fast")]
+    pub(crate) time: Option<humantime::Duration>,
+
+    /// With --target or --static: a folder for what was measured, from which interrupted work goes on [default: beside
+    /// the output]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work: Option<PathBuf>,
+
+    /// With --target or --static: what to measure with
+    #[command(flatten)]
+    pub(crate) pictures: Pictures,
+
+    /// Bits of the UNet's weights; text encoders and VAE keep 8 at least
+    #[arg(long, value_name = "BITS", default_value_t = 8, value_parser = bits(&["8", "4", "2"]))]
+    pub(crate) weights: u8,
+
+    /// Bits of activations: 8 multiplies whole numbers, 16 real ones
+    #[arg(long, value_name = "BITS", default_value_t = 8, value_parser = bits(&["8", "16"]))]
+    pub(crate) acts: u8,
+
+    #[command(flatten)]
+    pub(crate) known: Known,
+
+    /// One scheme for every layer of every component instead: w8a8, w4a8, w4ca8, …
+    #[arg(long, value_name = "SCHEME", conflicts_with_all = ["weights", "acts"])]
+    pub(crate) scheme: Option<Scheme>,
+
+    /// A file that says which scheme each layer has
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["weights", "acts", "scheme"])]
+    pub(crate) plan: Option<PathBuf>,
+
+    /// Threads to compute with [default: all cores]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+}
+
+/// Average bits of weights, and bits of activations.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Target {
+    /// Of a weight, on average, without what its unit adds.
+    pub(crate) weights: f64,
+    /// Of an activation.
+    pub(crate) acts: u8,
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers = text.strip_prefix('w').and_then(|rest| rest.split_once('a'));
+        let numbers = numbers.and_then(|(w, a)| Some((w.parse::<f64>().ok()?, a.parse().ok()?)));
+        match numbers {
+            Some((weights, acts @ (8 | 16))) if (2.0..=16.0).contains(&weights) => {
+                Ok(Self { weights, acts })
+            }
+            _ => Err(format!("unknown target {text:?}, use w8a8, w5a8, w4a8 or w3.66a16")),
+        }
+    }
+}
+
+/// One of a few numbers.
+fn bits(all: &'static [&'static str]) -> impl TypedValueParser<Value = u8> {
+    PossibleValuesParser::new(all).try_map(|text| text.parse::<u8>())
+}
