@@ -144,4 +144,6 @@ fn what_cannot_be_had_is_refused_by_name() {
         .current_dir(folder.path())
         .args(["quantize", "--static", "--ranges", "r.jsonl", "-o", "x"]);
     assert!(failed(quantize.arg("-m").arg(other)).contains("other weights"));
+    // Nothing but the ranges was left behind.
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }

@@ -27,12 +27,14 @@ pub(super) fn plan(
 ) -> Result<Plan> {
     ensure!(args.acts == 8, "--static rounds activations to 8 bits; leave --acts out");
     let known = &args.known;
+    // Before the folder is made, which a bad file would leave empty.
+    let named = known.ranges.as_deref().map(|path| of_model(path, model)).transpose()?;
     let work = super::work(args);
     fs::create_dir_all(&work).with_context(|| {
         format!("cannot make the folder {}; choose another with --work", work.display())
     })?;
-    let found = if let Some(path) = &known.ranges {
-        of_model(path, model)?
+    let found = if let Some(found) = named {
+        found
     } else {
         let request = drawing::pictures(&args.pictures, 0)?;
         calibrate::measure(&request, (&work.join(RANGES), cancel), (model, cpu))?
