@@ -19,7 +19,8 @@
 //!    outside an image read rows of its zero point. Where the CPU multiplies bytes in 16 bits only,
 //!    both are widened to 16 bits first, or narrow weights are summed there and multiplied later.
 //! 5. *Tiles.* A CPU that multiplies tiles of 16 rows takes whole strips of 32 rows and 32 channels.
-//! 6. *Epilogue.* Bias, shift, residual, activation, gate and rounding to bf16 are applied to a
+//! 6. *Fewer products.* Convolutions of 3×3 taps in `f32` take the way of `winograd`.
+//! 7. *Epilogue.* Bias, shift, residual, activation, gate and rounding to bf16 are applied to a
 //!    finished tile while it is in the nearest cache.
 
 mod chunk;
@@ -28,6 +29,7 @@ mod plan;
 mod rows;
 mod tile;
 mod tiled;
+mod winograd;
 
 pub(crate) use chunk::tiles;
 pub use epilogue::{Dequantize, Epilogue, Gate, Ranges, Residual, Shift};
@@ -37,9 +39,9 @@ pub(crate) use tile::{
 };
 
 use chunk::{Chunk, NarrowChunk};
-pub use plan::kernel_name;
 use plan::{Plan, Way};
 use tiled::TiledChunk;
+use winograd::Winograd;
 
 use crate::{
     Cpu,
@@ -139,7 +141,22 @@ pub fn scratch_bytes(
     layout: &PanelLayout,
     cpu: &Cpu,
 ) -> usize {
-    Plan::new(input, geometry, layout, cpu).scratch_bytes()
+    match Winograd::new(input, geometry, layout, cpu) {
+        Some(winograd) => winograd.scratch_bytes(),
+        None => Plan::new(input, geometry, layout, cpu).scratch_bytes(),
+    }
+}
+
+/// What multiplies activations of this format with panels of this layout, for reports.
+pub fn kernel_name(
+    input: ActivationFormat,
+    geometry: &Geometry,
+    layout: &PanelLayout,
+    cpu: &Cpu,
+) -> String {
+    let name = Way::new(input, layout, cpu).name(cpu);
+    let is_shorter = Winograd::new(input, geometry, layout, cpu).is_some();
+    if is_shorter { format!("{name}, Winograd") } else { name }
 }
 
 impl Matmul<'_> {
@@ -150,10 +167,13 @@ impl Matmul<'_> {
     /// Panics if an operand is smaller than the shapes say, if the shapes contradict each other, or
     /// if the scratch is smaller than [`scratch_bytes`].
     pub fn run(self, cpu: &Cpu) {
+        check(&self.input, &self.geometry, &self.weights);
+        check_integers(&self.input, &self.weights, &self.epilogue);
+        let layout = self.weights.layout;
+        if let Some(winograd) = Winograd::new(self.input.format(), &self.geometry, &layout, cpu) {
+            return winograd.run(self, cpu);
+        }
         let Self { input, geometry, weights, epilogue, output, scratch } = self;
-        let layout = weights.layout;
-        check(&input, &geometry, &weights);
-        check_integers(&input, &weights, &epilogue);
         let plan = Plan::new(input.format(), &geometry, &layout, cpu);
         let streams = output.f32.as_ref().is_some_and(|all| size_of_val(*all) >= STREAMED);
         let grid = plan.grid(&layout, epilogue.gate);

@@ -12,7 +12,7 @@ use kernels::{
     threads::Output,
 };
 use proptest::prelude::*;
-use support::{assert_close, cpus, from_bf16, numbers, to_bf16};
+use support::{assert_close, cpus, from_bf16, multiplies_pairs, numbers, to_bf16};
 
 /// What weights and codes are made of.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -154,7 +154,7 @@ impl Case {
             let scaled = |values: &[f32]| values.iter().map(|x| x / size).collect::<Vec<_>>();
             let tolerance = if self.input == ActivationFormat::U8 { 2e-6 } else { 3e-5 };
             assert_close(&what, &scaled(&found), &scaled(&expected), tolerance);
-            if !(self.input == ActivationFormat::Bf16 && cpu.has_bf16_dot()) {
+            if !(self.input == ActivationFormat::Bf16 && multiplies_pairs(cpu)) {
                 let first = exact.get_or_insert_with(|| found.clone());
                 let same = first.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits());
                 assert!(same, "{what}: other bits");

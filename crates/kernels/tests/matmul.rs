@@ -11,7 +11,7 @@ use kernels::{
     reference,
     threads::Output,
 };
-use support::{assert_close, cpus, numbers, to_bf16};
+use support::{assert_close, cpus, multiplies_pairs, numbers, to_bf16};
 
 #[derive(Clone, Copy, Debug)]
 enum Extras {
@@ -124,7 +124,7 @@ impl Case {
             let (f32, bf16) = self.run(cpu, false);
             assert_close(&what, &f32, &expected, 2e-7 * (depth + 8.0));
             assert_eq!(to_bf16(&f32), bf16_or_fill(&bf16, &f32), "{what}: bf16 output");
-            if !(self.bf16_input && cpu.has_bf16_dot()) {
+            if !(self.bf16_input && multiplies_pairs(cpu)) {
                 let first = exact.get_or_insert_with(|| f32.clone());
                 assert!(same(first, &f32), "{what}: other bits");
             }
@@ -233,20 +233,25 @@ fn convolutions() {
         ..conv([6, 6], 4, [3, 3], [2, 2])
     });
     // Enlarged on the way, twice and to an odd size.
-    for seen in [[10, 6], [9, 5]] {
+    for (channels, seen) in [(4, [10, 6]), (4, [9, 5]), (48, [10, 6]), (48, [9, 5])] {
+        let upsampled = Some(seen);
         convs.push(Conv2d {
             height: 5,
             width: 3,
-            upsampled: Some(seen),
-            ..conv(seen, 4, [3, 3], [1, 1])
+            upsampled,
+            ..conv(seen, channels, [3, 3], [1, 1])
         });
     }
+    // Many patches, and more channels than are transformed together.
+    convs.push(conv([25, 18], 16, [3, 3], [1, 1]));
+    convs.push(conv([4, 5], 208, [3, 3], [1, 1]));
     convs.push(conv([3, 3], 400, [3, 3], [1, 1]));
     for conv in convs {
         for (format, bf16_input) in FORMATS {
             let (channels, geometry) = (conv.channels, Geometry::Conv(conv));
-            let extras = Extras::Everything;
-            Case { geometry, n: 20, channels, format, bf16_input, extras }.check();
+            for (n, extras) in [(20, Extras::Everything), (100, Extras::Nothing)] {
+                Case { geometry, n, channels, format, bf16_input, extras }.check();
+            }
         }
     }
 }

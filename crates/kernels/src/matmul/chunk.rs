@@ -253,6 +253,30 @@ impl<'a> Panel<'a> {
     }
 }
 
+impl Panel<'_> {
+    /// Some channels of all taps as `f32` rows `[channels, width]`, and the distance of two taps: as they are stored, or in
+    /// `widened`.
+    #[inline(always)]
+    pub(super) fn reals<'w, I: Isa>(
+        &'w self,
+        isa: I,
+        channels: Range<usize>,
+        widened: &'w mut [f32],
+    ) -> (&'w [f32], usize) {
+        let Self { layout, width, bytes, .. } = *self;
+        if layout.format == PanelFormat::F32 {
+            let all = bytemuck::cast_slice::<u8, f32>(bytes);
+            return (&all[channels.start * width..], layout.channels * width);
+        }
+        let stride = channels.len() * width;
+        for (tap, to) in widened.chunks_exact_mut(stride).take(layout.taps).enumerate() {
+            let block = &Block { taps: tap..tap + 1, channels: channels.clone() };
+            isa.apart(Widen { way: Way::F32, panel: self, block, to });
+        }
+        (widened, stride)
+    }
+}
+
 /// Brings a block of a panel into the form that is multiplied, leaving out padding.
 struct Widen<'w> {
     way: Way,

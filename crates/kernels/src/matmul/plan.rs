@@ -49,7 +49,7 @@ pub(super) enum Way {
 }
 
 impl Way {
-    fn new(input: ActivationFormat, layout: &PanelLayout, cpu: &Cpu) -> Self {
+    pub(super) fn new(input: ActivationFormat, layout: &PanelLayout, cpu: &Cpu) -> Self {
         let tiled =
             |bytes: usize| cpu.has_tiles() && (layout.channels * bytes).is_multiple_of(STEP);
         match (input, layout.format) {
@@ -67,19 +67,6 @@ impl Way {
             }
             (ActivationFormat::Bf16, _) => Self::Widened,
         }
-    }
-}
-
-/// What multiplies activations of this format with panels of this layout, for reports.
-pub fn kernel_name(input: ActivationFormat, layout: &PanelLayout, cpu: &Cpu) -> String {
-    match Way::new(input, layout, cpu) {
-        Way::ByteTiles => format!("u8 x i8 in tiles, {}", cpu.level()),
-        Way::PairTiles => format!("bf16 x bf16 in tiles, {}", cpu.level()),
-        Way::Int8 => format!("u8 x i8, {}", cpu.level().int8()),
-        Way::Int16 => format!("u8 x i8 widened to 16 bits, {}", cpu.level()),
-        Way::Narrow => format!("u8 x i4 summed in 16 bits, {}", cpu.level()),
-        Way::Bf16Dot => format!("bf16 x bf16, {}", cpu.level()),
-        Way::F32 | Way::Widened => format!("f32 x f32, {}", cpu.level()),
     }
 }
 
@@ -250,6 +237,19 @@ impl Plan {
 }
 
 impl Way {
+    /// What is multiplied, and by which instructions, for reports.
+    pub(super) fn name(self, cpu: &Cpu) -> String {
+        match self {
+            Self::ByteTiles => format!("u8 x i8 in tiles, {}", cpu.level()),
+            Self::PairTiles => format!("bf16 x bf16 in tiles, {}", cpu.level()),
+            Self::Int8 => format!("u8 x i8, {}", cpu.level().int8()),
+            Self::Int16 => format!("u8 x i8 widened to 16 bits, {}", cpu.level()),
+            Self::Narrow => format!("u8 x i4 summed in 16 bits, {}", cpu.level()),
+            Self::Bf16Dot => format!("bf16 x bf16, {}", cpu.level()),
+            Self::F32 | Self::Widened => format!("f32 x f32, {}", cpu.level()),
+        }
+    }
+
     /// Whether activations are codes of 8 bits.
     #[inline(always)]
     fn takes_codes(self) -> bool {
@@ -275,7 +275,11 @@ impl Way {
 
 /// Rows of a chunk: many, so that a block of a panel is read often, but not so many that threads
 /// run out of chunks at different times.
-fn row_block((rows, most, unit): (usize, usize, usize), panels: usize, workers: usize) -> usize {
+pub(super) fn row_block(
+    (rows, most, unit): (usize, usize, usize),
+    panels: usize,
+    workers: usize,
+) -> usize {
     let wanted = 8 * workers;
     let parts = rows.div_ceil(most).max(wanted.div_ceil(panels.max(1)));
     let parts = if workers == 1 { rows.div_ceil(most) } else { parts };

@@ -171,7 +171,7 @@ fn fill_stretch(
 }
 
 /// The stored position of a padded position, where `seen` positions show `stored` ones.
-fn source(padded: usize, pad: usize, (seen, stored): (usize, usize)) -> Option<usize> {
+pub(super) fn source(padded: usize, pad: usize, (seen, stored): (usize, usize)) -> Option<usize> {
     let position = padded.checked_sub(pad).filter(|&position| position < seen)?;
     Some(if seen == stored { position } else { nearest(position, seen, stored) })
 }

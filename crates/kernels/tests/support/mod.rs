@@ -35,6 +35,11 @@ pub(crate) fn cpus() -> Vec<Cpu> {
         .collect()
 }
 
+/// Whether bf16 numbers are multiplied without widening them, which rounds sums elsewhere.
+pub(crate) fn multiplies_pairs(cpu: &Cpu) -> bool {
+    cpu.has_bf16_dot() || cpu.has_tiles()
+}
+
 /// Panic with the first place where the numbers differ by more than `tolerance`, absolute for
 /// numbers below one and relative above.
 #[track_caller]

@@ -118,7 +118,7 @@ impl Device for Cpu {
     fn kernel(&self, op: &Op, program: &Program) -> Option<String> {
         let Op::Matmul(op) = op else { return None };
         let layout = self.form(program.slot(op.weight)).layout()?;
-        Some(matmul::kernel_name(format(op.input), &layout, &self.kernels))
+        Some(matmul::kernel_name(format(op.input), &geometry(op), &layout, &self.kernels))
     }
 
     fn prepare_within(
