@@ -221,6 +221,21 @@ fn every_format_meets_its_definition_on_every_instruction_set() {
 }
 
 #[test]
+fn real_activations_meet_integers_by_minimal_filtering() {
+    for format in [PanelFormat::Int8, PanelFormat::Int4, PanelFormat::Int2] {
+        for input in [ActivationFormat::F32, ActivationFormat::Bf16] {
+            for (n, channels) in [(100, 64), (20, 320)] {
+                let (height, width) = (10, 11);
+                let size = Conv2d { height, width, out_height: height, out_width: width, ..CONV };
+                let geometry = Geometry::Conv(Conv2d { channels, ..size });
+                let grouped = format != PanelFormat::Int8;
+                Case { geometry, n, channels, format, input, grouped, ..BASE }.check();
+            }
+        }
+    }
+}
+
+#[test]
 fn strips_of_every_height_and_depth() {
     let base = Case { n: 112, channels: 64, format: PanelFormat::Int4, grouped: true, ..BASE };
     for input in [ActivationFormat::U8, ActivationFormat::Bf16] {

@@ -254,26 +254,14 @@ impl<'a> Panel<'a> {
 }
 
 impl Panel<'_> {
-    /// Some channels of all taps as `f32` rows `[channels, width]`, and the distance of two taps: as they are stored, or in
-    /// `widened`.
+    /// Bring some channels of all taps into `f32`, `[taps, channels, width]`.
     #[inline(always)]
-    pub(super) fn reals<'w, I: Isa>(
-        &'w self,
-        isa: I,
-        channels: Range<usize>,
-        widened: &'w mut [f32],
-    ) -> (&'w [f32], usize) {
-        let Self { layout, width, bytes, .. } = *self;
-        if layout.format == PanelFormat::F32 {
-            let all = bytemuck::cast_slice::<u8, f32>(bytes);
-            return (&all[channels.start * width..], layout.channels * width);
-        }
-        let stride = channels.len() * width;
-        for (tap, to) in widened.chunks_exact_mut(stride).take(layout.taps).enumerate() {
+    pub(super) fn widen<I: Isa>(&self, isa: I, channels: Range<usize>, to: &mut [f32]) {
+        let length = channels.len() * self.width;
+        for (tap, to) in to.chunks_exact_mut(length).take(self.layout.taps).enumerate() {
             let block = &Block { taps: tap..tap + 1, channels: channels.clone() };
             isa.apart(Widen { way: Way::F32, panel: self, block, to });
         }
-        (widened, stride)
     }
 }
 
@@ -294,7 +282,7 @@ impl<I: Isa> Apart<I> for Widen<'_> {
         if panel.layout.format.is_int() {
             widen_integers(way, panel, block, to);
         } else {
-            widen_halves(isa, panel, block, to);
+            widen_reals(isa, panel, block, to);
         }
     }
 }
@@ -389,13 +377,18 @@ fn widen_integers(way: Way, panel: &Panel<'_>, block: &Block, to: &mut [f32]) {
     }
 }
 
-/// Half precision and bf16 to `f32`, `[k, width]`.
+/// Real numbers to `f32`, `[k, width]`.
 #[inline(always)]
-fn widen_halves<I: Isa>(isa: I, panel: &Panel<'_>, block: &Block, to: &mut [f32]) {
+fn widen_reals<I: Isa>(isa: I, panel: &Panel<'_>, block: &Block, to: &mut [f32]) {
     let Panel { layout, width, bytes, .. } = *panel;
     let channels = block.channels.len();
     for (tap, to) in block.taps.clone().zip(to.chunks_exact_mut(channels * width)) {
         let first = tap * layout.padded_channels() + block.channels.start;
+        if layout.format == PanelFormat::F32 {
+            let from = &bytemuck::cast_slice::<u8, f32>(bytes)[first * width..];
+            to.copy_from_slice(&from[..to.len()]);
+            continue;
+        }
         let from = &bytemuck::cast_slice::<u8, u16>(bytes)[first * width..];
         if layout.format == PanelFormat::Bf16 {
             // Blocks start at even channels, so pairs are whole.

@@ -40,7 +40,7 @@ const DOUBLED: [usize; 9] = [0, 1, 3, 4, 5, 7, 12, 13, 15];
 const ALL: [usize; POINTS] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
 /// Patches that are transformed together.
-const PATCHES: usize = 96;
+const PATCHES: usize = 128;
 
 /// Channels that are transformed together.
 const CHANNELS: usize = 128;
@@ -48,8 +48,8 @@ const CHANNELS: usize = 128;
 /// Patches whose results are finished together.
 const SPAN: usize = 8;
 
-/// Results of an image from which on it pays.
-const FEW_ROWS: usize = 16;
+/// Results of an image from which on it pays: fewer do not share the transformed taps often enough.
+const FEW_ROWS: usize = 100;
 
 /// The place of a pixel outside the image.
 const OUTSIDE: u32 = u32::MAX;
@@ -169,10 +169,10 @@ impl Winograd {
         let Self { patches, channels, widened, .. } = *self;
         [
             POINTS * patches,
-            POINTS * patches * channels,
+            POINTS * apart(patches * channels),
             9 * widened * PANEL,
-            POINTS * channels * PANEL,
-            POINTS * patches * PANEL,
+            POINTS * apart(channels * PANEL),
+            POINTS * apart(patches * PANEL),
             2 * 2 * SPAN * PANEL,
         ]
     }
@@ -208,6 +208,12 @@ impl Winograd {
         }
         places
     }
+}
+
+/// The distance of two points of `length` numbers each. Points are written side by side: in the same set of lines of a
+/// cache they would drive each other out of it.
+fn apart(length: usize) -> usize {
+    (length / LANES | 1) * LANES
 }
 
 /// The work of one call: some pairs of lines of an image times a panel.
@@ -250,6 +256,7 @@ impl Chunk<'_, '_> {
         let [patches, widened, taps, sums, results] =
             [patches, widened, taps, sums, results].map(|length| scratch.take::<f32>(length));
         if winograd.points.len() < POINTS {
+            // Those that are not multiplied stay zero.
             sums.fill(0.0);
         }
 
@@ -268,9 +275,9 @@ impl Chunk<'_, '_> {
                 domain.input(isa, &seen, patches);
                 domain.weights(isa, (&panel, channels), widened, taps);
                 for &point in winograd.points {
-                    let b = &taps[point * groups * width..][..groups * width];
-                    let a = &patches[point * count * groups..][..count * groups];
-                    let to = &mut sums[point * count * width..][..count * width];
+                    let a = &patches[point * apart(count * groups)..][..count * groups];
+                    let b = &taps[point * apart(groups * width)..][..groups * width];
+                    let to = &mut sums[point * apart(winograd.patches * width)..][..count * width];
                     for rows in tiles(count, D::Arithmetic::ROWS) {
                         let mut found: Rows<'_> = [&[]; MAX_ROWS];
                         for (row, found) in rows.clone().zip(&mut found) {
@@ -303,7 +310,7 @@ impl Chunk<'_, '_> {
                         let at = &mut results[2 * i * width..];
                         domain.output(
                             isa,
-                            (sums, count * width),
+                            (sums, apart(winograd.patches * width)),
                             (patch - first + i, width),
                             (at, 2 * SPAN * width),
                         );

@@ -2,12 +2,23 @@
 
 use std::ops::Range;
 
-use super::{Domain, OUTSIDE, POINTS, Patches, Places};
+use super::{Domain, OUTSIDE, POINTS, Patches, Places, apart};
 use crate::{
     format::{Activations, PANEL, PanelFormat, int},
     isa::{Apart, Isa, LANES},
     matmul::{Fma, chunk::Panel},
 };
+
+/// An array of what an expression is for each number, which is a constant in it: an array that a loop fills lies in memory,
+/// one of constant places in registers, and a closure may be left out of line, where every intrinsic is a call.
+macro_rules! each {
+    ($i:ident in $($n:literal)+ => $x:expr) => {
+        [$({
+            let $i = $n;
+            $x
+        }),+]
+    };
+}
 
 /// Real numbers.
 #[derive(Clone, Copy)]
@@ -15,11 +26,7 @@ pub(super) struct Real;
 
 /// Channels whose weights are widened together, so few that they stay in the nearest cache where their format allows it.
 pub(super) fn widened_channels(format: PanelFormat) -> usize {
-    match format {
-        PanelFormat::F32 => 0,
-        PanelFormat::F16 | PanelFormat::Bf16 => LANES,
-        PanelFormat::Int8 | PanelFormat::Int4 | PanelFormat::Int2 => int::GROUP,
-    }
+    if format.is_int() { int::GROUP } else { 8 }
 }
 
 impl<I: Isa> Domain<I> for Real {
@@ -48,11 +55,12 @@ impl<I: Isa> Domain<I> for Real {
         let step = if widened.is_empty() { channels.len() } else { widened.len() / (9 * PANEL) };
         for start in channels.clone().step_by(step) {
             let some = start..channels.end.min(start + step);
-            let (taps, stride) = panel.reals(isa, some.clone(), widened);
             let at = (start - channels.start) * panel.width;
-            let point = channels.len() * panel.width;
+            let point = apart(channels.len() * panel.width);
             let length = some.len() * panel.width;
-            isa.apart(Weights { taps, stride, length, to: &mut to[at..], point });
+            let taps = &mut widened[..9 * length];
+            panel.widen(isa, some, taps);
+            isa.apart(Weights { taps, length, to: &mut to[at..], point });
         }
     }
 
@@ -108,7 +116,7 @@ impl<I: Isa, T: Element<I>> Apart<I> for Input<'_, T> {
     fn eval(self, isa: I) {
         let Self { values, patches: Patches { places, stride, channels, .. }, to } = self;
         let groups = channels.len();
-        let point = places.len() * groups;
+        let point = apart(places.len() * groups);
         for (number, places) in places.iter().enumerate() {
             patch((isa, values), places, (*stride, channels), (&mut to[number * groups..], point));
         }
@@ -125,27 +133,16 @@ fn patch<I: Isa, T: Element<I>>(
 ) {
     let nothing = [T::ZERO; LANES];
     for (at, channel) in (0..).step_by(LANES).zip(channels.clone().step_by(LANES)) {
-        let mut columns = [[isa.splat(0.0); 4]; 4];
-        for (j, column) in columns.iter_mut().enumerate() {
-            let mut d = [isa.splat(0.0); 4];
-            for (i, d) in d.iter_mut().enumerate() {
-                let place = places[4 * i + j];
-                let from = if place == OUTSIDE {
-                    &nothing
-                } else {
-                    let start = place as usize * stride + channel;
-                    values[start..].first_chunk().expect("channels come in whole vectors")
-                };
-                *d = T::load(isa, from);
-            }
-            *column = difference(isa, d);
-        }
-        for i in 0..4 {
-            let row = difference(isa, columns.map(|column| column[i]));
-            for (j, v) in row.into_iter().enumerate() {
-                isa.write(v, &mut to[(4 * i + j) * point + at..][..LANES]);
-            }
-        }
+        let columns = each!(j in 0 1 2 3 => difference(isa, each!(i in 0 1 2 3 => {
+            let place = places[4 * i + j];
+            let start = place as usize * stride + channel;
+            let from = if place == OUTSIDE { Some(&nothing) } else { values[start..].first_chunk() };
+            T::load(isa, from.expect("channels come in whole vectors"))
+        })));
+        each!(i in 0 1 2 3 => {
+            let row = difference(isa, each!(j in 0 1 2 3 => columns[j][i]));
+            each!(j in 0 1 2 3 => isa.write(row[j], &mut to[(4 * i + j) * point + at..][..LANES]));
+        });
     }
 }
 
@@ -157,9 +154,8 @@ fn difference<I: Isa>(isa: I, d: [I::V; 4]) -> [I::V; 4] {
 
 /// Transforms taps.
 struct Weights<'a> {
-    /// `[9, length]`, `stride` apart.
+    /// `[9, length]`.
     taps: &'a [f32],
-    stride: usize,
     length: usize,
     /// `[points, length]`, `point` apart.
     to: &'a mut [f32],
@@ -171,22 +167,14 @@ impl<I: Isa> Apart<I> for Weights<'_> {
 
     #[inline(always)]
     fn eval(self, isa: I) {
-        let Self { taps, stride, length, to, point } = self;
+        let Self { taps, length, to, point } = self;
         for at in (0..length).step_by(LANES) {
-            let mut columns = [[isa.splat(0.0); 4]; 3];
-            for (j, column) in columns.iter_mut().enumerate() {
-                let mut g = [isa.splat(0.0); 3];
-                for (i, g) in g.iter_mut().enumerate() {
-                    *g = isa.read(&taps[(3 * i + j) * stride + at..][..LANES]);
-                }
-                *column = mean(isa, g);
-            }
-            for i in 0..4 {
-                let row = mean(isa, columns.map(|column| column[i]));
-                for (j, u) in row.into_iter().enumerate() {
-                    isa.write(u, &mut to[(4 * i + j) * point + at..][..LANES]);
-                }
-            }
+            let columns = each!(j in 0 1 2 => mean(isa, each!(i in 0 1 2 =>
+                isa.read(&taps[(3 * i + j) * length + at..][..LANES]))));
+            each!(i in 0 1 2 3 => {
+                let row = mean(isa, each!(j in 0 1 2 => columns[j][i]));
+                each!(j in 0 1 2 3 => isa.write(row[j], &mut to[(4 * i + j) * point + at..][..LANES]));
+            });
         }
     }
 }
@@ -217,20 +205,12 @@ impl<I: Isa> Apart<I> for Results<'_> {
     fn eval(self, isa: I) {
         let Self { sums, point, width, to, line } = self;
         for at in (0..width).step_by(LANES) {
-            let mut columns = [[isa.splat(0.0); 2]; 4];
-            for (j, column) in columns.iter_mut().enumerate() {
-                let mut m = [isa.splat(0.0); 4];
-                for (i, m) in m.iter_mut().enumerate() {
-                    *m = isa.read(&sums[(4 * i + j) * point + at..][..LANES]);
-                }
-                *column = total(isa, m);
-            }
-            for i in 0..2 {
-                let row = total(isa, columns.map(|column| column[i]));
-                for (j, y) in row.into_iter().enumerate() {
-                    isa.write(y, &mut to[i * line + j * width + at..][..LANES]);
-                }
-            }
+            let columns = each!(j in 0 1 2 3 => total(isa, each!(i in 0 1 2 3 =>
+                isa.read(&sums[(4 * i + j) * point + at..][..LANES]))));
+            each!(i in 0 1 => {
+                let row = total(isa, each!(j in 0 1 2 3 => columns[j][i]));
+                each!(j in 0 1 => isa.write(row[j], &mut to[i * line + j * width + at..][..LANES]));
+            });
         }
     }
 }
