@@ -5,13 +5,13 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use pipeline::probe::Probe;
 use pipeline::{Model, Plan, Request, TextToImage, Watch, pack};
-use quant::formats::{self, Formats, Layers};
+use quant::formats::{self, Formats, Layers, Metric};
 use quant::sensitivity::{Effect, FLOAT, Sensitivity};
 use serde::{Deserialize, Serialize};
-use tensor::{Cpu, Precision, Scheme};
+use tensor::{Cpu, LayerFormat, Precision, Scheme};
 
 use super::work;
 use crate::args::{Beside, Quantize, Source, Target};
@@ -97,7 +97,7 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
 
 /// Formats of text encoders. They run once for many steps, so activations of 16 bits cost them little time, and are tried
 /// beside those of the target.
-fn text_formats(target: Target) -> Result<Vec<Scheme>> {
+fn text_formats(target: Target) -> Result<Vec<LayerFormat>> {
     if target.acts == 16 {
         return schemes(&[(8, 16), (4, 16), (2, 16)]);
     }
@@ -105,7 +105,7 @@ fn text_formats(target: Target) -> Result<Vec<Scheme>> {
 }
 
 /// Schemes of these bits of weights and activations.
-fn schemes(bits: &[(u8, u8)]) -> Result<Vec<Scheme>> {
+fn schemes(bits: &[(u8, u8)]) -> Result<Vec<LayerFormat>> {
     let scheme = |(weights, acts): &(u8, u8)| format!("w{weights}a{acts}").parse();
     bits.iter().map(scheme).collect::<Result<_, String>>().map_err(anyhow::Error::msg)
 }
