@@ -61,12 +61,13 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
     fs::create_dir_all(&work).with_context(|| {
         format!("cannot make the folder {}; choose another with --work", work.display())
     })?;
+    let metric = Metric::from(args.metric);
     let what = What {
         request: drawing::pictures(&args.pictures, 0)?,
         formats: schemes(&[(8, target.acts), (4, target.acts), (2, target.acts)])?,
         text_formats: text_formats(target)?,
         components: Vec::new(),
-        look: PicturesOf::Content,
+        look: if metric == Metric::Ssim { PicturesOf::All } else { PicturesOf::Content },
         scope: Scope::new(args.fast, args.time),
         shard: None,
     };
@@ -74,6 +75,11 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
     // What proves the result is wanted now: hours of work are not to end for want of prompts.
     proof(args)?;
     let measured = what.measure(model, cpu, (&work.join(SCORES), cancel))?;
+    ensure!(
+        metric != Metric::Ssim || measured.records.iter().all(|r| r.effect.ssim.is_some()),
+        "pictures of some layers were not compared, so --metric ssim has nothing to go by; leave \
+         --fast and --time out and name an empty folder with --work"
+    );
     let candidates = candidates(args, target, &measured, (model, cpu))?;
     let plans = compare(&candidates, &measured, (&held_out, &work.join(CANDIDATES)), engine)?;
     let key = |plan: &Compared| (plan.effect.ssim.unwrap_or(0.0), plan.effect.sqnr);
@@ -153,11 +159,11 @@ fn candidates(
     measured: &Sensitivity,
     (model, cpu): (&Model, &Cpu),
 ) -> Result<Vec<Formats>> {
-    let least = formats::least_bytes(measured);
+    let (least, metric) = (formats::least_bytes(measured), args.metric.into());
     let Some(budget) = args.budget else {
         let weights: u64 = measured.layers().map(|(_, records)| records[0].weights).sum();
         let bytes = weights as f64 * (target.weights + UNITS) / 8.0;
-        let found = formats::candidates(measured, bytes);
+        let found = formats::candidates(measured, bytes, metric);
         return unless_none(found, ("the weights", bytes, least));
     };
     let file =
@@ -171,7 +177,7 @@ fn candidates(
     // Weights begin at pages, so what the file takes beside them depends on their formats a little.
     let mut bytes = limit - (least_file - least);
     loop {
-        let found = formats::candidates(measured, bytes);
+        let found = formats::candidates(measured, bytes, metric);
         let sizes: Vec<f64> =
             found.iter().map(|formats| file(&formats.layers)).collect::<Result<_>>()?;
         let most = sizes.into_iter().fold(0.0, f64::max);
