@@ -8,7 +8,16 @@ use anyhow::{Context, Result, ensure};
 use crate::command::{build, program, read, root};
 
 const PLACE: &str = "docs/cli.md";
-const COMMANDS: &[&str] = &["generate", "quantize", "calibrate", "allocate", "inspect", "doctor"];
+const COMMANDS: &[&str] = &[
+    "generate",
+    "quantize",
+    "calibrate",
+    "sensitivity",
+    "allocate",
+    "evaluate",
+    "inspect",
+    "doctor",
+];
 
 /// Writes `docs/cli.md`.
 pub(crate) fn write() -> Result<()> {

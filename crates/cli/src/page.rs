@@ -2,6 +2,7 @@
 
 mod chart;
 mod picture;
+mod ranges;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -9,6 +10,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use quant::Group;
+use quant::calibration::Calibration;
 use quant::formats::Objective;
 use quant::sensitivity::{FLOAT, Sensitivity};
 
@@ -36,6 +38,8 @@ pub(crate) struct Page<'a> {
     pub(crate) findings: &'a Findings,
     /// How the model's formats were chosen, where that is known.
     pub(crate) work: Option<&'a Work>,
+    /// What its layers read, where that was looked at.
+    pub(crate) ranges: Option<&'a Calibration>,
 }
 
 /// What `quantize --target` keeps.
@@ -82,6 +86,10 @@ impl Page<'_> {
             out.push_str(&sensitivity(work));
             out.push_str("<h2>Plans that were compared</h2>\n");
             out.push_str(&plans(work));
+        }
+        if let Some(found) = self.ranges {
+            out.push_str("<h2>What each layer reads</h2>\n");
+            out.push_str(&ranges::chart(found));
         }
         self.notes(&mut out)?;
         out.push_str("</main>\n</html>\n");

@@ -126,6 +126,41 @@ fn static_plans_are_packed_and_compared() {
 }
 
 #[test]
+fn a_packed_model_draws_as_it_was_calibrated() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = ["--steps", "2", "--cfg-scale", "1.5", "--sampling-method", "euler"];
+    let run = [&run[..], &["--scheduler", "karras"]].concat();
+    let few = ["--count", "1", "-t", "2", "-o"];
+    done(&mut mixdq(&folder, "calibrate", &[&run[..], &few, &["r.jsonl"]].concat()));
+    let known = ["--static", "--ranges", "r.jsonl"];
+    done(&mut mixdq(&folder, "quantize", &[&known[..], &few, &["x.mixdq"]].concat()));
+    let generate = |name: &str, more: &[&str]| {
+        let mut mixdq = Command::new(env!("CARGO_BIN_EXE_mixdq"));
+        mixdq.current_dir(folder.path()).args(["generate", "-m", "x.mixdq", "-t", "2", "a fox"]);
+        let said = done(mixdq.args(["-o", name]).args(more)).stderr;
+        (String::from_utf8(said).unwrap(), read(&folder, name))
+    };
+    let (said, own) = generate("own.png", &[]);
+    assert!(said.contains("defaults: 2 steps (the run that it was calibrated for)"), "{said}");
+    let (_, told) = generate("told.png", &[&run[..], &["-W", "64", "-H", "64"]].concat());
+    assert!(own == told);
+    assert!(own != generate("other.png", &["--scheduler", "exponential"]).1);
+    // The spacing belongs to the method that it was wanted with.
+    generate("lcm.png", &["--sampling-method", "lcm"]);
+    // The original draws the same beside it.
+    let reference = pipeline("tiny-sdxl-turbo");
+    let mut evaluate = Command::new(env!("CARGO_BIN_EXE_mixdq"));
+    evaluate.current_dir(folder.path()).args(["evaluate", "-m", "x.mixdq", "--json", "-"]);
+    evaluate.args(["--count", "2", "-b", "1", "-t", "2"]).arg("-r").arg(&reference);
+    let page = ["--html", "x.html", "--ranges", "r.jsonl"];
+    let found: Value = serde_json::from_slice(&done(evaluate.args(page)).stdout).unwrap();
+    assert_eq!((&found["steps"], &found["width"]), (&2.into(), &64.into()));
+    let page = String::from_utf8(read(&folder, "x.html")).unwrap();
+    assert!(page.contains("The first token of texts is") && page.contains("up_blocks"));
+    assert_eq!(page.matches("<svg").count(), 3);
+}
+
+#[test]
 fn what_cannot_be_had_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let quantize = |more: &[&str]| failed(&mut mixdq(&folder, "quantize", more));

@@ -159,6 +159,26 @@ fn components_can_be_measured_alone() {
 }
 
 #[test]
+fn weights_and_activations_are_measured_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = ["-o", "x.jsonl", "--components", "unet", "--formats", "w4a16,a8,a4"];
+    done(&mut with_model(&folder, "sensitivity", &more));
+    let text = String::from_utf8(read(&folder, "x.jsonl")).unwrap();
+    let records = text.lines().skip(1).map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let of = |format: &str, field: &str| -> Vec<f64> {
+        let records = records.clone().filter(|record| record["format"] == format);
+        records.map(|record| record[field].as_f64().unwrap()).collect()
+    };
+    // Rounding activations changes no weight.
+    assert_eq!(of("a8", "bytes"), of("float", "bytes"));
+    let (fine, coarse) = (of("a8", "sqnr"), of("a4", "sqnr"));
+    let finer = fine.iter().zip(&coarse).filter(|(fine, coarse)| fine > coarse).count();
+    assert!(finer * 10 > fine.len() * 9, "{finer} of {}", fine.len());
+    let said = failed(&mut with_model(&folder, "sensitivity", &["-o", "x", "--formats", "a16"]), 2);
+    assert!(said.contains("a16 rounds nothing"), "{said}");
+}
+
+#[test]
 fn a_target_is_kept_and_proved() {
     let folder = tempfile::tempdir().unwrap();
     done(&mut with_model(&folder, "quantize", &["--target", "w7a8", "-o", "mixed.mixdq"]));

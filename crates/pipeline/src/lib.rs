@@ -28,6 +28,6 @@ mod trajectory;
 pub use error::Error;
 pub use model::Model;
 pub use picture::Picture;
-pub use plan::{FirstToken, Known, Plan};
+pub use plan::{FirstToken, Known, Plan, Run};
 pub use request::{Decode, Event, Overflow, Phase, Request, Watch};
 pub use text_to_image::{Drawn, Settings, TextToImage};

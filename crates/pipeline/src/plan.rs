@@ -24,6 +24,19 @@
 //! conv_in = [-3.9, 4.1]
 //! "up_blocks.0.resnets.0.conv_shortcut:0-1280" = [-5.0, 6.0]
 //! ```
+//!
+//! It may also say in which run its ranges were found, by which a packed model then draws unless it is told otherwise:
+//!
+//! ```toml
+//! [run]
+//! steps = 4
+//! guidance = 1.0
+//! width = 512
+//! height = 512
+//! sampling_method = "lcm"
+//! ```
+
+mod run;
 
 use std::collections::BTreeMap;
 
@@ -31,6 +44,7 @@ use serde::{Deserialize, Serialize};
 use tensor::{Halves, LayerFormat, Precision, Scheme, Scores, Span};
 
 use crate::model::{Component, Model};
+pub use run::Run;
 
 /// The newest version of the format, which plans of known ranges have.
 const VERSION: u32 = 2;
@@ -51,10 +65,11 @@ const ROUNDED: &str = "a8";
 const APART: &str = "apart";
 
 /// The format of every layer of every component.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// What real numbers are computed in.
     pub precision: Precision,
+    run: Option<Run>,
     components: BTreeMap<String, Formats>,
     /// Of components that are not listed.
     others: Option<Scheme>,
@@ -96,6 +111,8 @@ pub struct Known {
 #[derive(Serialize, Deserialize)]
 struct Written {
     version: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<Run>,
     #[serde(flatten)]
     components: BTreeMap<String, WrittenFormats>,
 }
@@ -161,6 +178,16 @@ impl Plan {
         self
     }
 
+    /// The same for a model that draws so unless it is told otherwise.
+    pub fn with_run(self, run: Run) -> Self {
+        Self { run: Some(run), ..self }
+    }
+
+    /// How a model with this plan draws unless it is told otherwise, where the plan says so.
+    pub fn run(&self) -> Option<&Run> {
+        self.run.as_ref()
+    }
+
     /// How the first token of a text is treated.
     pub fn first_token(&self) -> FirstToken {
         self.components.get(UNET).map_or(FirstToken::AsOthers, |formats| formats.first_token)
@@ -212,7 +239,7 @@ impl Plan {
             .into_iter()
             .map(|(name, component)| Ok::<_, String>((name, component.read()?)));
         let components = components.collect::<Result<_, String>>()?;
-        Ok(Self { components, ..Self::default() })
+        Ok(Self { components, run: written.run, ..Self::default() })
     }
 
     /// What [`Plan::from_toml`] reads, for these components.
@@ -239,8 +266,10 @@ impl Plan {
             (name.to_owned(), written)
         });
         let components: BTreeMap<String, WrittenFormats> = components.collect();
-        let is_plain = components.values().all(WrittenFormats::is_plain);
-        let written = Written { version: if is_plain { PLAIN } else { VERSION }, components };
+        let run = self.run.clone();
+        let is_plain = run.is_none() && components.values().all(WrittenFormats::is_plain);
+        let version = if is_plain { PLAIN } else { VERSION };
+        let written = Written { version, run, components };
         toml::to_string(&written).expect("maps of strings can be written")
     }
 
@@ -430,6 +459,21 @@ mod tests {
         assert!(fault(&format!("{start}shortcuts = 'split'")).contains("use apart"));
         assert!(fault(&format!("{start}[unet.ranges]\na = [1.0, inf]")).contains("`a` is none"));
         assert!(fault(&format!("{start}[unet.ranges]\na = [1.0, -1.0]")).contains("`a` is none"));
+    }
+
+    #[test]
+    fn a_run_is_read_back() {
+        let text = "version = 2\n[run]\nsteps = 4\nguidance = 1.2\nwidth = 512\nheight = 64\n\
+                    sampling_method = 'dpm++2m'\nscheduler = 'karras'\n[unet]\ndefault = 'w8a8'\n";
+        let plan = Plan::from_toml(text).unwrap();
+        let run = plan.run().unwrap();
+        assert_eq!((run.steps, run.guidance, run.width, run.height), (4, 1.2, 512, 64));
+        assert_eq!(run.method.unwrap().name(), "dpm++2m");
+        let written = plan.to_toml(["unet"]);
+        assert!(written.starts_with("version = 2"));
+        assert_eq!(Plan::from_toml(&written).unwrap(), plan);
+        let fault = Plan::from_toml(&text.replace("karras", "carras")).unwrap_err();
+        assert!(fault.contains("carras"), "{fault}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tensor::Device;
 
 use crate::model::{Default, Defaults, Model};
 use crate::request::{Phase, Request, Watch};
-use crate::schedule::SchedulerConfig;
+use crate::schedule::{NoiseSchedule, SamplingMethod, SchedulerConfig};
 use crate::{Error, Event, Picture, Plan, decode, denoise, text};
 
 /// The way from prompts to pictures: a model, a device, and the format of each layer.
@@ -32,7 +32,11 @@ pub struct Settings {
     pub steps: usize,
     /// Guidance scale.
     pub guidance: f32,
-    /// The scheduler.
+    /// The sampling method, where it is not that of the model's configuration.
+    pub method: Option<SamplingMethod>,
+    /// The spacing of the noise levels, where it is not that of the model's configuration.
+    pub schedule: Option<NoiseSchedule>,
+    /// The scheduler that comes of both.
     pub scheduler: SchedulerConfig,
     /// What the model wants, whether it was overridden or not.
     pub defaults: Defaults,
@@ -81,10 +85,15 @@ impl<'a, D: Device> TextToImage<'a, D> {
         let defaults = self.model.defaults();
         let Default { value: [height, width], .. } = defaults.size;
         let mut scheduler = self.model.scheduler()?;
-        if let Some(method) = request.method {
+        let (method, schedule) = match request.method {
+            // A spacing that a model wants for its own method need not be possible with another.
+            Some(method) => (Some(method), request.schedule),
+            None => (defaults.method.value, request.schedule.or(defaults.schedule)),
+        };
+        if let Some(method) = method {
             scheduler = scheduler.with_method(method)?;
         }
-        if let Some(schedule) = request.schedule {
+        if let Some(schedule) = schedule {
             scheduler = scheduler.with_schedule(schedule)?;
         }
         let settings = Settings {
@@ -92,6 +101,8 @@ impl<'a, D: Device> TextToImage<'a, D> {
             height: self.side("height", request.height.unwrap_or(height))?,
             steps: request.steps.unwrap_or(defaults.steps.value),
             guidance: request.guidance.unwrap_or(defaults.guidance.value),
+            method,
+            schedule,
             scheduler: scheduler.with_eta(0.0)?,
             defaults,
         };
@@ -161,6 +172,19 @@ impl<'a, D: Device> TextToImage<'a, D> {
 }
 
 impl Settings {
+    /// The same request with nothing left to a model's defaults, so that other models draw the same.
+    pub fn fixed(&self, request: &Request) -> Request {
+        Request {
+            width: Some(self.width),
+            height: Some(self.height),
+            steps: Some(self.steps),
+            guidance: Some(self.guidance),
+            method: self.method,
+            schedule: self.schedule,
+            ..request.clone()
+        }
+    }
+
     /// Whether two predictions are made per step and combined (classifier-free guidance).
     pub(crate) fn is_guided(&self, model: &Model) -> bool {
         self.guidance > 1.0 && model.unet.config["time_cond_proj_dim"].is_null()

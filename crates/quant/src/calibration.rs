@@ -1,7 +1,7 @@
 //! What the layers of a network read while it draws: a file of JSON lines, and the ranges that follow from it.
 //!
 //! ```text
-//! {"version":1,"model":"…","prompts":["…"],"done":64,…}              what was drawn, and how
+//! {"version":2,"model":"…","prompts":["…"],"done":64,…}              what was drawn, and how
 //! {"reads":"conv_in","branch":"text","tokens":"all","observed":{…}}  what one layer read
 //! ```
 //!
@@ -23,7 +23,7 @@ use crate::sensitivity::line;
 pub use observed::Observed;
 
 /// The version of the file.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Pictures of a batch: the running average is updated once for each.
 pub const BATCH: usize = 8;
@@ -48,8 +48,16 @@ pub struct Header {
     pub width: usize,
     /// Height in pixels.
     pub height: usize,
+    /// Sampling steps.
+    pub steps: usize,
     /// Guidance scale.
     pub guidance: f32,
+    /// The sampling method, where it was not that of the model's scheduler.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub method: Option<String>,
+    /// The spacing of the noise levels, where it was not that of the model's scheduler.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub schedule: Option<String>,
     /// The sampler.
     pub sampler: String,
     /// The times at which the network is called for each picture.
@@ -274,7 +282,10 @@ mod tests {
             seed: 0,
             width: 64,
             height: 64,
+            steps: 1,
             guidance: 1.0,
+            method: None,
+            schedule: None,
             sampler: "euler".into(),
             timesteps: vec![999.0],
             tokens: 77,
@@ -309,7 +320,7 @@ mod tests {
         assert_eq!(read.to_text(), text);
         let fault = |text: &str| Calibration::from_text(text).unwrap_err();
         assert!(fault("").contains("no first line"));
-        assert!(fault(&text.replacen("\"version\":1", "\"version\":2", 1)).contains("version 2"));
+        assert!(fault(&text.replacen("\"version\":2", "\"version\":3", 1)).contains("version 3"));
         assert!(fault(&text.replacen("[999.0]", "[999.0,1.0]", 1)).contains("line 2"));
         assert!(fault(&(text + "{\"reads\":")).contains("line 8"));
     }

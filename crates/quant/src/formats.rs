@@ -27,6 +27,17 @@ pub enum Objective {
     SimilarityOfAll,
 }
 
+/// Which scores formats are chosen by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric {
+    /// Each group by its own: what the method is about.
+    Decoupled,
+    /// All layers by the signal-to-noise ratio of predictions.
+    Sqnr,
+    /// All layers by the similarity of pictures, which must have been compared for all.
+    Ssim,
+}
+
 /// The format of each layer, by component and layer.
 pub type Layers = BTreeMap<String, BTreeMap<String, String>>;
 
@@ -101,8 +112,18 @@ pub fn choose(
     Some(formats)
 }
 
-/// The different choices for these bytes over ratios and objectives.
-pub fn candidates(measured: &Sensitivity, bytes: f64) -> Vec<Formats> {
+/// The different choices for these bytes, by this metric.
+pub fn candidates(measured: &Sensitivity, bytes: f64, metric: Metric) -> Vec<Formats> {
+    let one = |objective| together::choose_by_one(measured, bytes, (metric, objective));
+    match metric {
+        Metric::Decoupled => decoupled(measured, bytes),
+        Metric::Sqnr => different(Objective::APART.into_iter().filter_map(one)),
+        Metric::Ssim => one(Objective::SimilarityOfAll).into_iter().collect(),
+    }
+}
+
+/// The different choices over ratios and objectives.
+fn decoupled(measured: &Sensitivity, bytes: f64) -> Vec<Formats> {
     /// Even steps of the ratio's logarithm, from a half to four: text encoders may need many bits.
     const STEPS: [i32; 2] = [-4, 8];
     let ratios = (STEPS[0]..=STEPS[1]).map(|step| 2.0_f64.powf(f64::from(step) / 4.0));
@@ -111,8 +132,13 @@ pub fn candidates(measured: &Sensitivity, bytes: f64) -> Vec<Formats> {
     });
     let together = Objective::TOGETHER.into_iter();
     let together = together.filter_map(|objective| together::choose(measured, bytes, objective));
+    different(together.chain(apart))
+}
+
+/// Each of these once.
+fn different(all: impl Iterator<Item = Formats>) -> Vec<Formats> {
     let mut found: Vec<Formats> = Vec::new();
-    for formats in together.chain(apart) {
+    for formats in all {
         if found.iter().all(|other| other.layers != formats.layers) {
             found.push(formats);
         }
@@ -167,7 +193,7 @@ fn coarsest<'r>(
 
 #[cfg(test)]
 mod tests {
-    use super::{Objective, candidates, choose, least_bytes};
+    use super::{Metric, Objective, candidates, choose, least_bytes};
     use crate::group::Group;
     use crate::sensitivity::tests::header_of;
     use crate::sensitivity::{Effect, FLOAT, Header, Record, Sensitivity};
@@ -257,9 +283,33 @@ mod tests {
     }
 
     #[test]
+    fn one_metric_sees_nothing_of_the_other() {
+        // By decibels the first layers need the bytes, by similarity the last ones.
+        let layers = [
+            ("conv_in", 10.0, 0.98),
+            ("mid", 12.0, 0.98),
+            ("a.ff.b", 40.0, 0.5),
+            ("a.attn2.to_k", 40.0, 0.6),
+        ];
+        let mut measured = measured(&layers);
+        for record in &mut measured.records {
+            let (_, _, ssim) = layers[record.place];
+            let is_coarse = record.format == "w4a8";
+            record.effect.ssim = Some(if is_coarse { ssim } else { 0.99 });
+        }
+        let of = |metric| {
+            let found = candidates(&measured, 300.0, metric);
+            assert!(!found.is_empty() && found.iter().all(|formats| formats.bytes == 300));
+            layers.map(|(name, ..)| found[0].layers["unet"][name].clone())
+        };
+        assert_eq!(of(Metric::Sqnr), ["w8a8", "w8a8", "w4a8", "w4a8"]);
+        assert_eq!(of(Metric::Ssim), ["w4a8", "w4a8", "w8a8", "w8a8"]);
+    }
+
+    #[test]
     fn candidates_differ_and_keep_the_budget() {
         let measured = measured(&LAYERS);
-        let found = candidates(&measured, 330.0);
+        let found = candidates(&measured, 330.0, Metric::Decoupled);
         assert!(found.len() > 1);
         for (i, a) in found.iter().enumerate() {
             assert!(a.bytes <= 330);

@@ -26,6 +26,8 @@ pub enum LayerFormat {
     Float(Precision),
     /// Whole weights.
     Integer(Scheme),
+    /// Real weights in `f32`, and activations that were rounded to codes and back: what rounding activations alone does.
+    Rounded(ActivationScheme),
 }
 
 /// A format for every layer: one default and named exceptions.
@@ -85,6 +87,20 @@ impl fmt::Display for LayerFormat {
         match self {
             Self::Float(precision) => precision.fmt(f),
             Self::Integer(scheme) => scheme.fmt(f),
+            Self::Rounded(activations) => activations.fmt(f),
+        }
+    }
+}
+
+impl FromStr for LayerFormat {
+    type Err = String;
+
+    /// `w4a8` is a scheme, `a8` rounds activations alone.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(ActivationScheme::Float) => Err("a16 rounds nothing; use a8 or a4".into()),
+            Ok(activations) => Ok(Self::Rounded(activations)),
+            Err(_) => text.parse().map(Self::Integer),
         }
     }
 }

@@ -12,8 +12,8 @@ mod residency;
 pub use bands::{Band, Bands};
 pub(crate) use layout::{Lifetime, place};
 pub use op::{
-    Attention, Conv, Convert, Geometry, GroupNorm, LayerNorm, Matmul, Normed, Op, Operand,
-    Quantize, Results, Simple, SimpleKind, Unary,
+    Attention, Conv, Convert, Dequantize, Geometry, GroupNorm, LayerNorm, Matmul, Normed, Op,
+    Operand, Quantize, Results, Simple, SimpleKind, Unary,
 };
 
 pub use residency::Residency;

@@ -68,7 +68,14 @@ pub enum ActivationScheme {
 impl Scheme {
     /// Whether a layer needs to know the range of its input before.
     pub fn is_static(self) -> bool {
-        matches!(self.activations, ActivationScheme::Static { .. })
+        self.activations.is_static()
+    }
+}
+
+impl ActivationScheme {
+    /// Whether a layer needs to know the range of its input before.
+    pub fn is_static(self) -> bool {
+        matches!(self, Self::Static { .. })
     }
 }
 
@@ -118,16 +125,36 @@ impl FromStr for WeightScheme {
     }
 }
 
+impl fmt::Display for ActivationScheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Float => "a16",
+            Self::Dynamic { levels: 15 } => "a4",
+            Self::Dynamic { .. } => "a8",
+            Self::Static { levels: 15 } => "a4s",
+            Self::Static { .. } => "a8s",
+        })
+    }
+}
+
+impl FromStr for ActivationScheme {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "a16" => Self::Float,
+            "a8" => Self::Dynamic { levels: 255 },
+            "a4" => Self::Dynamic { levels: 15 },
+            "a8s" => Self::Static { levels: 255 },
+            "a4s" => Self::Static { levels: 15 },
+            _ => return Err(format!("unknown activations {text:?}, use a16, a8, a4, a8s or a4s")),
+        })
+    }
+}
+
 impl fmt::Display for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let activations = match self.activations {
-            ActivationScheme::Float => "16",
-            ActivationScheme::Dynamic { levels: 15 } => "4",
-            ActivationScheme::Dynamic { .. } => "8",
-            ActivationScheme::Static { levels: 15 } => "4s",
-            ActivationScheme::Static { .. } => "8s",
-        };
-        write!(f, "{}a{activations}", self.weights)
+        write!(f, "{}{}", self.weights, self.activations)
     }
 }
 
@@ -140,16 +167,9 @@ impl FromStr for Scheme {
                 "unknown scheme {text:?}, use w8a8, w4a8, w2a8, w8a16, w4a16, w2a16, w4ca8 or w8a8s"
             )
         };
-        let (weights, activations) = text.split_once('a').ok_or_else(fault)?;
-        let activations = match activations {
-            "16" => ActivationScheme::Float,
-            "8" => ActivationScheme::Dynamic { levels: 255 },
-            "4" => ActivationScheme::Dynamic { levels: 15 },
-            "8s" => ActivationScheme::Static { levels: 255 },
-            "4s" => ActivationScheme::Static { levels: 15 },
-            _ => return Err(fault()),
-        };
+        let (weights, activations) = text.split_at(text.find('a').ok_or_else(fault)?);
         let weights = weights.parse().map_err(|_| fault())?;
+        let activations = activations.parse().map_err(|_| fault())?;
         Ok(Self { weights, activations })
     }
 }

@@ -7,8 +7,8 @@ use tensor::file::{Checkpoint, TensorView};
 use tensor::graph::{Activation, Mask, Output, Padding, Part};
 use tensor::program::{Normed, Op, Step};
 use tensor::{
-    Control, Cpu, CpuWeights, Device, Graph, Halves, Plan, Precision, Program, Recording,
-    Reference, Session, Span, Value, Weight,
+    Control, Cpu, CpuWeights, Device, Graph, Halves, LayerFormat, Plan, Precision, Program,
+    Recording, Reference, Session, Span, Value, Weight,
 };
 
 /// Numbers that look random and are the same everywhere: about −1…1.
@@ -162,6 +162,60 @@ fn every_level_computes_with_integers_what_the_reference_defines() {
                 // A number on the edge of two codes may fall to either side.
                 assert!(db > 45.0, "{} in {scheme} on {}: {db:.1} dB", case.name, level.name());
             }
+        }
+    }
+}
+
+/// This format for all layers of the cases.
+fn with_format(format: &str) -> Plan {
+    let format: LayerFormat = format.parse().unwrap();
+    let layers = ["l", "m", "c", "d", "g", "q", "s"].map(|layer| (layer.to_owned(), format));
+    Plan { layers: layers.into(), ..Plan::default() }
+}
+
+#[test]
+fn every_level_rounds_activations_alone_as_the_reference_defines() {
+    for case in CASES {
+        let recording = recording(case);
+        for format in ["a8", "a4", "a8s"] {
+            let plan =
+                Plan { ranges: with_ranges("w8a8s", Precision::F32).ranges, ..with_format(format) };
+            let expected = run(&Reference, &recording, &plan);
+            for level in Level::available() {
+                let found = run(&Cpu::new(2, level), &recording, &plan);
+                let db = sqnr(&expected, &found);
+                assert!(db > 45.0, "{} in {format} on {}: {db:.1} dB", case.name, level.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn rounding_activations_alone_equals_integers_where_weights_need_no_rounding() {
+    // Whole numbers of 64ths, the greatest of each output 127 of them: what eight bits hold exactly.
+    let exact = |name: &str, shape: &[usize]| {
+        let count: usize = shape.iter().product();
+        let mut values: Vec<f32> =
+            numbers(count, 5).iter().map(|x| (x * 127.0).round() / 64.0).collect();
+        values.iter_mut().step_by(count / shape[0]).for_each(|x| *x = 127.0 / 64.0);
+        let views = [(name.to_owned(), TensorView::from_f32(shape, &values))];
+        Weight::new(&Checkpoint::from_views("test", views), name, shape)
+    };
+    let (gamma, beta) = (weight("n.weight", &[18], 1.0), weight("n.bias", &[18], 0.2));
+    let graph = Graph::new();
+    let x = graph.input("x", [2, 6, 6, 18]).group_norm(3, 1e-5, &gamma, &beta).silu();
+    let y = x.conv2d(&exact("c.weight", &[20, 18, 3, 3]), None, 1, Padding::all(1));
+    let conv = graph.finish(&[("y", y)]).unwrap();
+    let graph = Graph::new();
+    let x = graph.input("x", [2, 9, 18]).layer_norm(1e-5, &gamma, &beta);
+    let y = x.linear(&exact("l.weight", &[24, 18]), Some(&weight("l.bias", &[24], 0.5)));
+    let linear = graph.finish(&[("y", y)]).unwrap();
+    for recording in [conv, linear] {
+        for bits in ["8", "4"] {
+            let rounded = run(&Cpu::detect(2), &recording, &with_format(&format!("a{bits}")));
+            let integers = run(&Cpu::detect(2), &recording, &with_format(&format!("w8a{bits}")));
+            let real = run(&Cpu::detect(2), &recording, &Plan::default());
+            assert!(sqnr(&integers, &rounded) > 120.0 && sqnr(&real, &rounded) < 60.0);
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The parts of the method one after the other, on the bundled model: naive static ranges, the first token apart, shortcuts
-//! in halves; beside them our own dynamic ranges and mixed formats.
+//! in halves; beside them our own dynamic ranges, and mixed formats of all components by both metrics or by one of them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,19 @@ const STATIC: [(&str, [&str; 3]); 5] = [
 
 /// Plans without.
 const DYNAMIC: [&str; 2] = ["w8a8", "w4a8"];
+
+/// Mixed formats: what they are called, the target, the metric, and those whose scores serve them, too.
+const MIXED: [Mixed; 5] = [
+    ("mixed-w8a8", ["w8a8", "decoupled"], None),
+    ("mixed-w5a8", ["w5a8", "decoupled"], Some("mixed-w8a8")),
+    ("mixed-w3.66a16", ["w3.66a16", "decoupled"], None),
+    ("sqnr-w4a8", ["w4a8", "sqnr"], Some("mixed-w8a8")),
+    ("ssim-w4a8", ["w4a8", "ssim"], None),
+];
+type Mixed = (&'static str, [&'static str; 2], Option<&'static str>);
+
+/// The one that is drawn from its packed file; the others are drawn from the original by their plans.
+const JUDGED: Mixed = ("mixed-w4a8", ["w4a8", "decoupled"], Some("mixed-w8a8"));
 
 /// Reads `naive`, `first`, `split`, `best` (static, with ranges that cut off outliers) and `dynamic` (SSIM), and `ratio` (of the
 /// first token to all others).
@@ -71,9 +84,7 @@ impl Bench {
             let known = ["--static", "--unet-only", "--ranges", &ranges, "--rule", rule];
             let parts = ["--first-token", first, "--shortcuts", shortcuts, "-o", &packed];
             self.mixdq(&[&["quantize"], &known[..], &parts, &["--work", &work]].concat())?;
-            let plan = self.at(&format!("{name}.toml"));
-            fs::copy(Path::new(&work).join("plan.toml"), &plan)?;
-            plans.push(plan);
+            plans.push(self.plan_of(name)?);
         }
         for scheme in DYNAMIC {
             let plan = self.at(&format!("{scheme}.toml"));
@@ -84,13 +95,36 @@ impl Bench {
             plans.push(plan);
         }
         plans.extend(DYNAMIC.map(str::to_owned));
-        let mixed = self.at("mixed.mixdq");
-        let target = ["--target", "w4a8", "-o", &mixed, "--prompts", &self.prompts];
-        self.mixdq(&[&["quantize"], &target[..]].concat())?;
-        let found = self.evaluate(&mixed, &plans.join(","))?;
+        for (name, choice, like) in MIXED {
+            self.mixed(name, choice, like)?;
+            plans.push(self.plan_of(name)?);
+        }
+        let (name, choice, like) = JUDGED;
+        self.mixed(name, choice, like)?;
+        let found = self.evaluate(&self.at(&format!("{name}.mixdq")), &plans.join(","))?;
         let ratio = first_token(&fs::read_to_string(&ranges)?)?;
         say(&format!("  the first token of texts is {ratio:.2} times as large as all others"));
         table(&found, ratio)
+    }
+
+    /// Quantize for a target by a metric.
+    fn mixed(&self, name: &str, [target, metric]: [&str; 2], like: Option<&str>) -> Result<()> {
+        let (packed, work) = (self.at(&format!("{name}.mixdq")), self.at(name));
+        if let Some(like) = like {
+            fs::create_dir_all(&work)?;
+            let scores = |work: &str| Path::new(work).join("sensitivity.jsonl");
+            fs::copy(scores(&self.at(like)), scores(&work))?;
+        }
+        let words = ["quantize", "--target", target, "--metric", metric, "-o", &packed];
+        self.mixdq(&[&words[..], &["--work", &work, "--prompts", &self.prompts]].concat())?;
+        Ok(())
+    }
+
+    /// The plan in a work folder, under a name of its own.
+    fn plan_of(&self, name: &str) -> Result<String> {
+        let plan = self.at(&format!("{name}.toml"));
+        fs::copy(Path::new(&self.at(name)).join("plan.toml"), &plan)?;
+        Ok(plan)
     }
 
     fn at(&self, name: &str) -> String {

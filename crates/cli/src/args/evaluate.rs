@@ -47,6 +47,10 @@ pub(crate) struct Evaluate {
     #[arg(long, value_name = "DIR", requires = "html")]
     pub(crate) work: Option<PathBuf>,
 
+    /// What `mixdq calibrate` found on the original, for the report
+    #[arg(long, value_name = "FILE", requires = "html")]
+    pub(crate) ranges: Option<PathBuf>,
+
     /// Where a report goes, as one page
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use quant::calibration::Rule;
-use tensor::Scheme;
+use tensor::{LayerFormat, Scheme};
 
 /// Ranges of activations that are known before a model runs.
 #[derive(Args, Clone, Debug)]
@@ -79,11 +79,20 @@ impl FromStr for Beside {
 /// A scheme that says all that a layer needs to know.
 pub(super) fn without_ranges(text: &str) -> Result<Scheme, String> {
     let scheme: Scheme = text.parse()?;
-    if scheme.is_static() {
-        return Err(format!(
-            "{text} needs ranges, which only plans have; use {}",
-            text.trim_end_matches('s')
-        ));
-    }
-    Ok(scheme)
+    if scheme.is_static() { Err(needs_ranges(text)) } else { Ok(scheme) }
+}
+
+/// A scheme, or the rounding of activations alone, that says all that a layer needs to know.
+pub(super) fn format_without_ranges(text: &str) -> Result<LayerFormat, String> {
+    let format: LayerFormat = text.parse()?;
+    let is_static = match format {
+        LayerFormat::Float(_) => false,
+        LayerFormat::Integer(scheme) => scheme.is_static(),
+        LayerFormat::Rounded(activations) => activations.is_static(),
+    };
+    if is_static { Err(needs_ranges(text)) } else { Ok(format) }
+}
+
+fn needs_ranges(text: &str) -> String {
+    format!("{text} needs ranges, which only plans have; use {}", text.trim_end_matches('s'))
 }

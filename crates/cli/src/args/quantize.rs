@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use bytesize::ByteSize;
-use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueEnum};
+use quant::formats;
 use tensor::Scheme;
 
 use super::{Known, Pictures, Source};
@@ -38,6 +39,10 @@ pub(crate) struct Quantize {
     /// to pictures, from which the others are worked out
     #[arg(long, value_name = "TIME", requires = "target", conflicts_with = "fast")]
     pub(crate) time: Option<humantime::Duration>,
+
+    /// With --target: the scores that formats are chosen by
+    #[arg(long, value_enum, requires = "target", default_value_t = MetricArg::Decoupled)]
+    pub(crate) metric: MetricArg,
 
     /// With --target or --static: a folder for what was measured, from which interrupted work goes on [default: beside
     /// the output]
@@ -79,6 +84,27 @@ pub(crate) struct Target {
     pub(crate) weights: f64,
     /// Of an activation.
     pub(crate) acts: u8,
+}
+
+/// The scores that formats are chosen by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MetricArg {
+    /// What carries content by the similarity of pictures, the rest by the noise of predictions
+    Decoupled,
+    /// All by the noise of predictions, for comparison
+    Sqnr,
+    /// All by the similarity of pictures, for comparison
+    Ssim,
+}
+
+impl From<MetricArg> for formats::Metric {
+    fn from(typed: MetricArg) -> Self {
+        match typed {
+            MetricArg::Decoupled => Self::Decoupled,
+            MetricArg::Sqnr => Self::Sqnr,
+            MetricArg::Ssim => Self::Ssim,
+        }
+    }
 }
 
 impl FromStr for Target {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use quant::sensitivity::Shard;
-use tensor::Scheme;
+use tensor::LayerFormat;
 
 use super::{Pictures, Source, known};
 
@@ -21,20 +21,21 @@ pub(crate) struct Sensitivity {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
 
-    /// Formats to try on each layer of the UNet and the VAE, from fine to coarse
-    #[arg(long, value_name = "SCHEME,…", value_delimiter = ',', default_value = "w8a8,w4a8,w2a8",
-          value_parser = known::without_ranges)]
-    pub(crate) formats: Vec<Scheme>,
+    /// Formats to try on each layer of the UNet and the VAE, from fine to coarse: w4a8 rounds weights and activations,
+    /// w4a16 weights alone, a8 activations alone
+    #[arg(long, value_name = "FORMAT,…", value_delimiter = ',', default_value = "w8a8,w4a8,w2a8",
+          value_parser = known::format_without_ranges)]
+    pub(crate) formats: Vec<LayerFormat>,
 
     /// Formats to try on each layer of the text encoders, from fine to coarse
     #[arg(
         long,
-        value_name = "SCHEME,…",
+        value_name = "FORMAT,…",
         value_delimiter = ',',
         default_value = "w8a16,w8a8,w4a16,w4a8,w2a8",
-        value_parser = known::without_ranges
+        value_parser = known::format_without_ranges
     )]
-    pub(crate) text_formats: Vec<Scheme>,
+    pub(crate) text_formats: Vec<LayerFormat>,
 
     /// Measure these components alone, of `unet`, `text_encoder`, `text_encoder_2`, `vae`
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]

@@ -85,6 +85,18 @@ pub(crate) fn measure(
     Ok(found)
 }
 
+/// A file of ranges, if it is of this model.
+pub(crate) fn of_model(path: &Path, model: &Model) -> Result<Calibration> {
+    let found = Calibration::read(path)?;
+    ensure!(
+        found.header.fingerprint == model.fingerprint()?,
+        "{} was found on other weights than those of {}; run `mixdq calibrate` on this model",
+        path.display(),
+        model.name
+    );
+    Ok(found)
+}
+
 /// What was found, on one line.
 fn summary(found: &Calibration) -> String {
     let layers = found.seen.iter().map(|seen| seen.reads.split(':').next());

@@ -13,7 +13,7 @@ use tensor::{Cpu, Precision, Scheme};
 
 pub(crate) use contender::{Contender, LayerBits, Likeness};
 
-use super::{drawing, engine};
+use super::{calibrate, drawing, engine};
 use crate::args::{self, Beside, Requirement, Score, Source};
 use crate::output::{self, Target};
 use crate::page::{self, Page};
@@ -45,6 +45,8 @@ pub(crate) fn run(args: &args::Evaluate) -> Result<()> {
         beside: &args.beside,
         everywhere: &args.everywhere,
     };
+    let ranges = args.ranges.as_deref();
+    let ranges = ranges.map(|path| calibrate::of_model(path, &reference)).transpose()?;
     let mut judge = args.clip.as_deref().map(|clip| Judge::open(&cpu, clip)).transpose()?;
     let mut findings = models.compare(&request, (&cpu, &CANCEL))?;
     if let Some(judge) = &mut judge {
@@ -57,7 +59,8 @@ pub(crate) fn run(args: &args::Evaluate) -> Result<()> {
     }
     if let Some(html) = &html {
         let work = args.work.as_deref().map(page::Work::read).transpose()?;
-        html.write_text(&Page { findings: &findings, work: work.as_ref() }.html()?)?;
+        let (work, ranges) = (work.as_ref(), ranges.as_ref());
+        html.write_text(&Page { findings: &findings, work, ranges }.html()?)?;
     }
     if json != Some(Target::Stdout) {
         report::print(&findings.table()?);
@@ -104,7 +107,9 @@ impl Models<'_> {
     ) -> Result<Findings> {
         let Self { reference, model, beside, everywhere } = *self;
         let exact = Plan::float(Precision::F32);
-        let settings = TextToImage::new(cpu, reference, &exact).settings(request)?;
+        // All draw what the judged model draws by default.
+        let settings = TextToImage::new(cpu, model, &exact).settings(request)?;
+        let request = &settings.fixed(request);
         let draw = |name: &str, model: &Model, plan: &Plan| {
             Contender::draw(name, (model, plan), request, (cpu, cancel))
         };
@@ -213,7 +218,7 @@ pub(crate) fn write_report(
 ) -> Result<()> {
     let findings = models.compare(request, (cpu, cancel))?;
     let work = page::Work::read(folder)?;
-    let html = Page { findings: &findings, work: Some(&work) }.html()?;
+    let html = Page { findings: &findings, work: Some(&work), ranges: None }.html()?;
     output::save(&folder.join("report.html"), html.as_bytes())?;
     output::save(&folder.join("report.json"), serde_json::to_string_pretty(&findings)?.as_bytes())?;
     report::print(&findings.table()?);

@@ -100,8 +100,9 @@ fn announce(args: &Generate, settings: &Settings) {
     }
     if args.sampling.method.is_none() {
         said.push(format!(
-            "sampler {} (the model's scheduler)",
-            settings.scheduler.family().name()
+            "sampler {} ({})",
+            settings.scheduler.family().name(),
+            defaults.method.from
         ));
     }
     if !said.is_empty() {
@@ -124,7 +125,7 @@ fn parameters(drawn: &Drawn<'_>, request: &Request, settings: &Settings, model: 
         format!("Size: {}x{}", settings.width, settings.height),
         format!("Model: {}", quoted(model)),
     ];
-    if let Some(schedule) = request.schedule {
+    if let Some(schedule) = settings.schedule {
         fields.insert(2, format!("Schedule type: {}", schedule.name()));
     }
     if request.clip_skip > 0 {

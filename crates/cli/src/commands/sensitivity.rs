@@ -14,7 +14,7 @@ use quant::sensitivity::{
     Component, Effect, FLOAT, Header, Of, Record, Sensitivity, Shard, VERSION,
 };
 use quant::{Group, inference};
-use tensor::{Cpu, LayerFormat, Precision, Scheme};
+use tensor::{Cpu, LayerFormat, Precision};
 
 use super::{drawing, engine};
 use crate::args;
@@ -60,9 +60,9 @@ pub(crate) struct What {
     /// The pictures that are drawn.
     pub(crate) request: Request,
     /// Formats of each layer of the UNet and the decoder beside real numbers, from fine to coarse.
-    pub(crate) formats: Vec<Scheme>,
+    pub(crate) formats: Vec<LayerFormat>,
     /// Those of text encoders.
-    pub(crate) text_formats: Vec<Scheme>,
+    pub(crate) text_formats: Vec<LayerFormat>,
     /// What is measured; all where there is nothing.
     pub(crate) components: Vec<String>,
     /// Whose pictures are compared.
@@ -322,7 +322,7 @@ impl Run<'_, '_> {
 fn numbers(format: &str) -> Result<LayerFormat> {
     match format {
         FLOAT => Ok(LayerFormat::Float(Precision::Bf16)),
-        scheme => scheme.parse().map(LayerFormat::Integer).map_err(anyhow::Error::msg),
+        other => other.parse().map_err(anyhow::Error::msg),
     }
 }
 

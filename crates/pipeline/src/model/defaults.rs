@@ -1,8 +1,9 @@
-//! What a model wants when the caller does not say: steps, guidance and size, and where that comes from.
+//! What a model wants when the caller does not say: steps, guidance, size and sampler, and where that comes from.
 
 use serde_json::Value;
 
 use super::{Kind, Model};
+use crate::schedule::{NoiseSchedule, SamplingMethod};
 
 /// A value and the reason for it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,12 +23,25 @@ pub struct Defaults {
     pub guidance: Default<f32>,
     /// Height and width in pixels.
     pub size: Default<[usize; 2]>,
+    /// The sampling method, where it is not that of the scheduler's configuration.
+    pub method: Default<Option<SamplingMethod>>,
+    /// The spacing of the noise levels for that method, where it is not that of the configuration.
+    pub schedule: Option<NoiseSchedule>,
 }
 
 impl Model {
     /// What this model wants.
     pub fn defaults(&self) -> Defaults {
-        Defaults { steps: self.steps(), guidance: self.guidance(), size: self.size() }
+        if let Some(run) = self.packed.as_ref().and_then(|packed| packed.plan.run()) {
+            return run.defaults();
+        }
+        Defaults {
+            steps: self.steps(),
+            guidance: self.guidance(),
+            size: self.size(),
+            method: Default { value: None, from: "the model's scheduler" },
+            schedule: None,
+        }
     }
 
     /// Pixels on a side of one latent.

@@ -120,6 +120,7 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
         let numbers = match format {
             LayerFormat::Float(precision) => Numbers::Float(precision),
             LayerFormat::Integer(scheme) => Numbers::Integer(scheme.weights),
+            LayerFormat::Rounded(_) => Numbers::Float(Precision::Bf16),
         };
         let packing = Packing::Panels(order, numbers);
         self.device.resident_bytes(&Slot { weight: weight.clone(), packing })

@@ -29,6 +29,10 @@ fn integers(scheme: &str) -> LayerFormat {
     LayerFormat::Integer(scheme.parse::<Scheme>().unwrap())
 }
 
+fn activations(bits: &str) -> LayerFormat {
+    bits.parse().unwrap()
+}
+
 /// About this many layers of each component.
 fn some(probe: &Probe<'_, '_, Cpu>, count: usize) -> Vec<Layer> {
     let mut layers = Vec::new();
@@ -45,7 +49,8 @@ fn resuming_at_a_layer_equals_running_all() {
     for (name, request) in [("tiny-sdxl-turbo", request()), ("tiny-sd15", guided)] {
         with_probe(name, &request, &mut |mut probe| {
             for (i, layer) in some(&probe, 7).iter().enumerate() {
-                let format = integers(["w8a8", "w4a8", "w2a16"][i % 3]);
+                let formats = ["w8a8", "w4a8", "w2a16"].map(integers);
+                let format = [&formats[..], &[activations("a4")]].concat()[i % 4];
                 let resumed = probe.measure(layer, format, Look::Picture).unwrap();
                 let whole = probe.by(&|component| {
                     if component == layer.component { changed(layer, format) } else { real() }
@@ -62,6 +67,22 @@ fn resuming_at_a_layer_equals_running_all() {
             }
         });
     }
+}
+
+#[test]
+fn what_weights_and_activations_lose_apart_they_lose_together() {
+    with_probe("tiny-sdxl-turbo", &request(), &mut |mut probe| {
+        for layer in some(&probe, 6) {
+            let mut noise = |format| {
+                let effect = probe.measure(&layer, format, Look::Prediction).unwrap();
+                (10.0_f64).powf(-effect.sqnr / 10.0)
+            };
+            let (weights, rounded) = (noise(integers("w4a16")), noise(activations("a4")));
+            let together = noise(integers("w4a4"));
+            let ratio = (weights + rounded) / together;
+            assert!((0.5..2.0).contains(&ratio), "{}: {ratio:.2}", layer.name);
+        }
+    });
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Small errors are felt in similarity in proportion to their power. How much is found from the layers that have both scores:
 //! those whose pictures were compared.
 
-use super::{Formats, Layers, Objective};
+use super::{Formats, Layers, Metric, Objective};
 use crate::group::Group;
 use crate::sensitivity::{Effect, Record, Sensitivity};
 
@@ -20,9 +20,33 @@ pub(super) fn choose(measured: &Sensitivity, bytes: f64, objective: Objective) -
         Objective::SimilarityOfAll => -scores.loss(record),
         _ => -scores.noise(record),
     };
+    take_all(measured, bytes, (objective, &score))
+}
+
+/// The same by one of both scores, whatever a layer does: for comparison.
+pub(super) fn choose_by_one(
+    measured: &Sensitivity,
+    bytes: f64,
+    (metric, objective): (Metric, Objective),
+) -> Option<Formats> {
+    let floor = measured.header.floor();
+    let score = |record: &Record| {
+        // A group's score is that of its metric.
+        let group = if metric == Metric::Ssim { Group::Content } else { Group::Quality };
+        objective.score(group, record.effect, floor)
+    };
+    take_all(measured, bytes, (objective, &score))
+}
+
+/// The formats of all layers whose sum of scores is the greatest.
+fn take_all(
+    measured: &Sensitivity,
+    bytes: f64,
+    (objective, score): (Objective, &dyn Fn(&Record) -> f64),
+) -> Option<Formats> {
     let layers: Vec<&[Record]> = measured.layers().map(|(_, records)| records).collect();
     let mut formats = Formats { layers: Layers::new(), bytes: 0, ratio: 1.0, objective };
-    formats.take(&layers, bytes, &score)?;
+    formats.take(&layers, bytes, score)?;
     formats.ratio = ratio(measured, &formats);
     Some(formats)
 }

@@ -1,5 +1,6 @@
 //! The CPU: every operation of a program becomes one call of a kernel.
 
+mod dequantize;
 mod flow;
 mod integers;
 mod pack;
@@ -185,6 +186,7 @@ impl Device for Cpu {
                 convert::Convert { input: Source::F32(input), extent, output }.run(&self.kernels);
             }
             Op::Quantize(op) => run.quantize(op, &mut lease),
+            Op::Dequantize(op) => run.dequantize(op, &mut lease),
         }
         Ok(())
     }

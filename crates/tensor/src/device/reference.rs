@@ -12,8 +12,9 @@ use kernels::reference;
 use super::{Control, Device, by_tap, vector};
 use crate::graph::{Activation, Mask};
 use crate::program::{
-    Attention, Band, BufferId, Conv, Format, Geometry, GroupNorm, LayerNorm, Matmul, Normed,
-    Numbers, Op, Packing, Program, Residency, Results, Simple, SimpleKind, Slot, SlotId, Target,
+    Attention, Band, BufferId, Conv, Dequantize, Format, Geometry, GroupNorm, LayerNorm, Matmul,
+    Normed, Numbers, Op, Packing, Program, Residency, Results, Simple, SimpleKind, Slot, SlotId,
+    Target,
 };
 use crate::quantizer::Row;
 use crate::scheme::WeightScheme;
@@ -146,6 +147,9 @@ impl Device for Reference {
                 memory.numbers.insert(op.ranges.0, ranges);
                 return Ok(());
             }
+            Op::Dequantize(op) => {
+                (Results { f32: Some(op.output), bf16: None }, run.dequantized(op))
+            }
         };
         memory.put(results, &values);
         Ok(())
@@ -233,6 +237,18 @@ impl Run<'_> {
             sums = gate(&sums, op.outputs / 2);
         }
         sums.iter().map(|sum| sum * f64::from(op.scale)).collect()
+    }
+
+    /// What codes stand for, without those that fill up a row.
+    fn dequantized(&self, op: &Dequantize) -> Vec<f64> {
+        let (codes, ranges) = (self.numbers(op.codes), self.numbers(op.ranges));
+        let rows = codes.chunks(op.channels.next_multiple_of(4)).enumerate();
+        let numbers = rows.flat_map(|(row, codes)| {
+            let [scale, zero] = [0, 1].map(|i| ranges[2 * (row / op.rows_per_range) + i]);
+            let number = move |&code: &f32| f64::from(scale) * f64::from(code - zero);
+            codes[..op.channels].iter().map(number)
+        });
+        numbers.collect()
     }
 
     /// What a product reads: real numbers, or what codes stand for.

@@ -193,6 +193,7 @@ impl<'a> Compiler<'a> {
         let numbers = match self.layer(&factor.weight) {
             LayerFormat::Float(precision) => Numbers::Float(precision),
             LayerFormat::Integer(scheme) => Numbers::Integer(scheme.weights),
+            LayerFormat::Rounded(_) => Numbers::Float(Precision::F32),
         };
         let (input, ranges) = self.factor(group, factor);
         let order = if group.tail.gated { PanelOrder::Gated } else { PanelOrder::Natural };

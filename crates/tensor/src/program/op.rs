@@ -23,6 +23,8 @@ pub enum Op {
     Convert(Convert),
     /// Numbers to codes of 8 bits.
     Quantize(Quantize),
+    /// Codes to what they stand for.
+    Dequantize(Dequantize),
 }
 
 /// A buffer and the format its consumer asked for.
@@ -330,6 +332,21 @@ pub struct Quantize {
     pub scratch: Option<BufferId>,
 }
 
+/// `x = scale · (code − zero)`, with a range for each group of rows: what [`Quantize`] keeps of numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Dequantize {
+    /// `[rows, channels]`, channels made a multiple of four.
+    pub codes: BufferId,
+    /// One range for each group of rows.
+    pub ranges: BufferId,
+    /// Channels.
+    pub channels: usize,
+    /// Rows that share a range.
+    pub rows_per_range: usize,
+    /// `[rows, channels]`, `f32`.
+    pub output: BufferId,
+}
+
 impl Op {
     /// Multiply-adds, counted from the shapes.
     pub fn multiply_adds(&self) -> u64 {
@@ -360,6 +377,7 @@ impl Op {
             }
             Self::Convert(_) => "convert".into(),
             Self::Quantize(q) => format!("quantize {} x {}", q.rows, q.channels),
+            Self::Dequantize(_) => "dequantize".into(),
         }
     }
 
@@ -378,6 +396,7 @@ impl Op {
             Self::Simple(s) => vec![s.output],
             Self::Convert(c) => vec![c.output],
             Self::Quantize(q) => vec![q.codes, q.ranges],
+            Self::Dequantize(d) => vec![d.output],
         }
     }
 
@@ -398,6 +417,7 @@ impl Op {
             Self::Simple(s) => s.inputs.clone(),
             Self::Convert(c) => vec![c.input],
             Self::Quantize(q) => vec![q.input.buffer],
+            Self::Dequantize(d) => vec![d.codes, d.ranges],
         }
     }
 

@@ -167,7 +167,7 @@ impl LayerBits {
         let weights: usize = shape.iter().product();
         let format = match layer.format {
             LayerFormat::Float(_) => quant::sensitivity::FLOAT.to_owned(),
-            LayerFormat::Integer(scheme) => scheme.to_string(),
+            other => other.to_string(),
         };
         let bits = 8.0 * layer.bytes as f64 / weights.max(1) as f64;
         Some(Self { component, layer: layer.name.clone(), format, bits })

@@ -1,12 +1,11 @@
 //! Ranges that are known before → a plan.
 
 use std::fs;
-use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, ensure};
-use pipeline::{FirstToken, Known, Model, Plan};
-use quant::calibration::{self, Calibration};
+use pipeline::{FirstToken, Known, Model, Plan, Run};
+use quant::calibration::{self, Header};
 use tensor::{Cpu, Halves, Precision, Scheme, Span};
 
 use crate::args::{FirstTokenArg, Quantize, ShortcutsArg};
@@ -28,7 +27,7 @@ pub(super) fn plan(
     ensure!(args.acts == 8, "--static rounds activations to 8 bits; leave --acts out");
     let known = &args.known;
     // Before the folder is made, which a bad file would leave empty.
-    let named = known.ranges.as_deref().map(|path| of_model(path, model)).transpose()?;
+    let named = known.ranges.as_deref().map(|path| calibrate::of_model(path, model)).transpose()?;
     let work = super::work(args);
     fs::create_dir_all(&work).with_context(|| {
         format!("cannot make the folder {}; choose another with --work", work.display())
@@ -70,19 +69,16 @@ pub(super) fn plan(
             },
         },
     );
+    let plan = plan.with_run(run(&found.header)?);
     let names = model.components().map(|component| component.name);
     output::save(&work.join("plan.toml"), plan.to_toml(names).as_bytes())?;
     Ok(plan)
 }
 
-/// A file of ranges, if it is of this model.
-fn of_model(path: &Path, model: &Model) -> Result<Calibration> {
-    let found = Calibration::read(path)?;
-    ensure!(
-        found.header.fingerprint == model.fingerprint()?,
-        "{} was found on other weights than those of {}; run `mixdq calibrate` on this model",
-        path.display(),
-        model.name
-    );
-    Ok(found)
+/// What was drawn while ranges were found: the run for which the model is made.
+fn run(header: &Header) -> Result<Run> {
+    let Header { steps, guidance, width, height, .. } = *header;
+    let method = header.method.as_deref().map(str::parse).transpose()?;
+    let schedule = header.schedule.as_deref().map(str::parse).transpose()?;
+    Ok(Run { steps, guidance, width, height, method, schedule })
 }

@@ -5,13 +5,13 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use pipeline::probe::Probe;
 use pipeline::{Model, Plan, Request, TextToImage, Watch, pack};
-use quant::formats::{self, Formats, Layers};
+use quant::formats::{self, Formats, Layers, Metric};
 use quant::sensitivity::{Effect, FLOAT, Sensitivity};
 use serde::{Deserialize, Serialize};
-use tensor::{Cpu, Precision, Scheme};
+use tensor::{Cpu, LayerFormat, Precision, Scheme};
 
 use super::work;
 use crate::args::{Beside, Quantize, Source, Target};
@@ -61,12 +61,13 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
     fs::create_dir_all(&work).with_context(|| {
         format!("cannot make the folder {}; choose another with --work", work.display())
     })?;
+    let metric = Metric::from(args.metric);
     let what = What {
         request: drawing::pictures(&args.pictures, 0)?,
         formats: schemes(&[(8, target.acts), (4, target.acts), (2, target.acts)])?,
         text_formats: text_formats(target)?,
         components: Vec::new(),
-        look: PicturesOf::Content,
+        look: if metric == Metric::Ssim { PicturesOf::All } else { PicturesOf::Content },
         scope: Scope::new(args.fast, args.time),
         shard: None,
     };
@@ -74,6 +75,11 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
     // What proves the result is wanted now: hours of work are not to end for want of prompts.
     proof(args)?;
     let measured = what.measure(model, cpu, (&work.join(SCORES), cancel))?;
+    ensure!(
+        metric != Metric::Ssim || measured.records.iter().all(|r| r.effect.ssim.is_some()),
+        "pictures of some layers were not compared, so --metric ssim has nothing to go by; leave \
+         --fast and --time out and name an empty folder with --work"
+    );
     let candidates = candidates(args, target, &measured, (model, cpu))?;
     let plans = compare(&candidates, &measured, (&held_out, &work.join(CANDIDATES)), engine)?;
     let key = |plan: &Compared| (plan.effect.ssim.unwrap_or(0.0), plan.effect.sqnr);
@@ -97,7 +103,7 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
 
 /// Formats of text encoders. They run once for many steps, so activations of 16 bits cost them little time, and are tried
 /// beside those of the target.
-fn text_formats(target: Target) -> Result<Vec<Scheme>> {
+fn text_formats(target: Target) -> Result<Vec<LayerFormat>> {
     if target.acts == 16 {
         return schemes(&[(8, 16), (4, 16), (2, 16)]);
     }
@@ -105,7 +111,7 @@ fn text_formats(target: Target) -> Result<Vec<Scheme>> {
 }
 
 /// Schemes of these bits of weights and activations.
-fn schemes(bits: &[(u8, u8)]) -> Result<Vec<Scheme>> {
+fn schemes(bits: &[(u8, u8)]) -> Result<Vec<LayerFormat>> {
     let scheme = |(weights, acts): &(u8, u8)| format!("w{weights}a{acts}").parse();
     bits.iter().map(scheme).collect::<Result<_, String>>().map_err(anyhow::Error::msg)
 }
@@ -153,11 +159,11 @@ fn candidates(
     measured: &Sensitivity,
     (model, cpu): (&Model, &Cpu),
 ) -> Result<Vec<Formats>> {
-    let least = formats::least_bytes(measured);
+    let (least, metric) = (formats::least_bytes(measured), args.metric.into());
     let Some(budget) = args.budget else {
         let weights: u64 = measured.layers().map(|(_, records)| records[0].weights).sum();
         let bytes = weights as f64 * (target.weights + UNITS) / 8.0;
-        let found = formats::candidates(measured, bytes);
+        let found = formats::candidates(measured, bytes, metric);
         return unless_none(found, ("the weights", bytes, least));
     };
     let file =
@@ -171,7 +177,7 @@ fn candidates(
     // Weights begin at pages, so what the file takes beside them depends on their formats a little.
     let mut bytes = limit - (least_file - least);
     loop {
-        let found = formats::candidates(measured, bytes);
+        let found = formats::candidates(measured, bytes, metric);
         let sizes: Vec<f64> =
             found.iter().map(|formats| file(&formats.layers)).collect::<Result<_>>()?;
         let most = sizes.into_iter().fold(0.0, f64::max);

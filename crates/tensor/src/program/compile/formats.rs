@@ -3,7 +3,7 @@
 use super::Compiler;
 use crate::graph::fuse::Fused;
 use crate::graph::{Kind, Node, NodeId};
-use crate::program::op::{Convert, Normed, Op, Operand, Quantize, Results};
+use crate::program::op::{Convert, Dequantize, Normed, Op, Operand, Quantize, Results};
 use crate::program::{BufferId, Format, Step};
 use crate::scheme::ActivationScheme;
 use crate::{Halves, LayerFormat, Precision, Span, Weight};
@@ -111,6 +111,7 @@ impl Compiler<'_> {
             (_, Some(weight)) => match self.layer(weight) {
                 LayerFormat::Float(precision) => precision,
                 LayerFormat::Integer(_) => self.plan.default,
+                LayerFormat::Rounded(_) => Precision::F32,
             },
             (Kind::Attention { .. }, _) => self.plan.default,
             _ => Precision::F32,
@@ -159,9 +160,13 @@ impl Compiler<'_> {
 
     /// How a multiplication wants a value quantized.
     fn codes_of(&self, node: &Node, source: NodeId, weight: &Weight) -> Option<Codes> {
-        let LayerFormat::Integer(scheme) = self.layer(weight) else { return None };
+        let activations = match self.layer(weight) {
+            LayerFormat::Float(_) => return None,
+            LayerFormat::Integer(scheme) => scheme.activations,
+            LayerFormat::Rounded(activations) => activations,
+        };
         let known = || self.plan.ranges.get(&weight.reads()).copied();
-        let (levels, known) = match scheme.activations {
+        let (levels, known) = match activations {
             ActivationScheme::Float => return None,
             ActivationScheme::Dynamic { levels } => (levels, None),
             ActivationScheme::Static { levels } => (levels, known()),
@@ -178,7 +183,7 @@ impl Compiler<'_> {
     pub(super) fn factor(
         &mut self,
         group: &Fused,
-        Factor { source, codes, .. }: &Factor,
+        Factor { source, codes, weight }: &Factor,
     ) -> (Operand, Option<(BufferId, usize)>) {
         let node = self.recording.node(group.base);
         let Some(kind) = *codes else {
@@ -188,6 +193,9 @@ impl Compiler<'_> {
             Some(buffers) => *buffers,
             None => self.quantize(*source, kind),
         };
+        if matches!(self.layer(weight), LayerFormat::Rounded(_)) {
+            return (self.dequantize(*source, kind, [buffer, ranges]), None);
+        }
         let rows = match node.kind {
             Kind::Conv2d { .. } => node.shape.rows() / node.shape.batch(),
             _ => 1,
@@ -247,6 +255,21 @@ impl Compiler<'_> {
         let name = "quantize".into();
         self.program.steps.push(Step { op: Op::Quantize(op), name, node: id, at: node.at });
         [codes, ranges]
+    }
+
+    /// What codes of a value stand for.
+    fn dequantize(&mut self, id: NodeId, kind: Codes, [codes, ranges]: [BufferId; 2]) -> Operand {
+        let node = self.recording.node(id);
+        let output = self.buffer(Format::F32, node.shape.elements());
+        let op = Op::Dequantize(Dequantize {
+            codes,
+            ranges,
+            channels: node.shape.channels(),
+            rows_per_range: kind.rows_per_range,
+            output,
+        });
+        self.program.steps.push(Step { op, name: "dequantize".into(), node: id, at: node.at });
+        Operand { buffer: output, format: Format::F32 }
     }
 
     /// Buffers for a value whose producer can write every format itself.
