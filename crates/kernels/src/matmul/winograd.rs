@@ -59,10 +59,10 @@ type Places = [u32; POINTS];
 
 /// How numbers are transformed and multiplied.
 trait Domain<I: Isa>: Copy {
-    /// What multiplies them.
+    /// How they are multiplied.
     type Arithmetic: Arithmetic<I>;
 
-    /// It.
+    /// Its only value.
     const ARITHMETIC: Self::Arithmetic;
 
     /// Channels in four bytes of a transformed patch.
@@ -213,7 +213,7 @@ impl Winograd {
 /// The distance of two points of `length` numbers each. Points are written side by side: in the same set of lines of a
 /// cache they would drive each other out of it.
 fn apart(length: usize) -> usize {
-    (length / LANES | 1) * LANES
+    ((length / LANES) | 1) * LANES
 }
 
 /// The work of one call: some pairs of lines of an image times a panel.

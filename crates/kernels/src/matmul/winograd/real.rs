@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Domain, OUTSIDE, POINTS, Patches, Places, apart};
+use super::{Domain, OUTSIDE, Patches, Places, apart};
 use crate::{
     format::{Activations, PANEL, PanelFormat, int},
     isa::{Apart, Isa, LANES},
@@ -222,5 +222,3 @@ fn total<I: Isa>(isa: I, m: [I::V; 4]) -> [I::V; 2] {
     let inner = isa.sub(m[1], m[2]);
     [isa.add(m[0], outer), isa.sub(inner, m[3])]
 }
-
-const _: () = assert!(POINTS == 16);
