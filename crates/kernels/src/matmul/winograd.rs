@@ -103,7 +103,7 @@ pub(super) struct Winograd {
     /// Patches and channels that are transformed together.
     patches: usize,
     channels: usize,
-    /// Channels whose weights are widened together; none where they need not be.
+    /// Channels whose weights are widened together.
     widened: usize,
     grid: Grid,
     workers: usize,

@@ -24,7 +24,7 @@ macro_rules! each {
 #[derive(Clone, Copy)]
 pub(super) struct Real;
 
-/// Channels whose weights are widened together, so few that they stay in the nearest cache where their format allows it.
+/// Channels whose weights are widened together, few, so that they stay in the nearest cache; whole groups of integers.
 pub(super) fn widened_channels(format: PanelFormat) -> usize {
     if format.is_int() { int::GROUP } else { 8 }
 }
