@@ -10,7 +10,7 @@
 //! 2. *Twice as large images.* Where each pixel is seen four times, the two in the middle of a patch are one pixel, and
 //!    seven of the points are products with zero: nine products for what the definition does with 36.
 
-mod real;
+mod transform;
 
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ use super::{
     Gate, Geometry, MAX_ROWS, Matmul,
     chunk::{Panel, tiles},
     plan, rows,
-    tile::{Ahead, Arithmetic, Keep, Rows, Strip, Sums, multiply},
+    tile::{Ahead, Arithmetic, Fma, Keep, Rows, Strip, Sums, multiply},
 };
 use crate::{
     Cpu,
@@ -28,7 +28,6 @@ use crate::{
     scratch::{self, Scratch},
     threads::{Grid, Order, OutputTile},
 };
-use real::Real;
 
 /// Points of the transformed patch.
 const POINTS: usize = 16;
@@ -56,34 +55,6 @@ const OUTSIDE: u32 = u32::MAX;
 
 /// The element at which each of the 4×4 pixels of a patch starts, divided by their channels.
 type Places = [u32; POINTS];
-
-/// How numbers are transformed and multiplied.
-trait Domain<I: Isa>: Copy {
-    /// How they are multiplied.
-    type Arithmetic: Arithmetic<I>;
-
-    /// Its only value.
-    const ARITHMETIC: Self::Arithmetic;
-
-    /// Channels in four bytes of a transformed patch.
-    const PER_GROUP: usize;
-
-    /// `Bᵀ d B` of some channels of patches, `[points, patches, channels]`.
-    fn input(self, isa: I, input: &Patches<'_>, to: &mut [f32]);
-
-    /// `G g Gᵀ` of a block of a panel, `[points, channels, width]`.
-    fn weights(
-        self,
-        isa: I,
-        block: (&Panel<'_>, Range<usize>),
-        widened: &mut [f32],
-        to: &mut [f32],
-    );
-
-    /// `Aᵀ m A` of patch `patch` of sums `[points, patches, width]`: its results go to pixels `[0, 1]` of two lines of
-    /// `to`, which are `line` numbers apart.
-    fn output(self, isa: I, sums: (&[f32], usize), patch: (usize, usize), to: (&mut [f32], usize));
-}
 
 /// What is read of an image for some patches.
 struct Patches<'a> {
@@ -144,7 +115,7 @@ impl Winograd {
             points: if doubles { &DOUBLED } else { &ALL },
             patches: PATCHES.min(row_block / pair * conv.out_width.div_ceil(2)),
             channels,
-            widened: real::widened_channels(layout.format),
+            widened: transform::widened_channels(layout.format),
             grid: Grid {
                 groups: conv.batch,
                 rows,
@@ -231,13 +202,13 @@ impl SimdOp for Chunk<'_, '_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        self.compute(isa, Real);
+        self.compute(isa);
     }
 }
 
 impl Chunk<'_, '_> {
     #[inline(always)]
-    fn compute<I: Isa, D: Domain<I>>(self, isa: I, domain: D) {
+    fn compute<I: Isa>(self, isa: I) {
         let Self { winograd, input, weights, epilogue, mut output, workspace } = self;
         let conv = &winograd.conv;
         let panel = Panel::of(&weights, output.cell.columns.start / PANEL);
@@ -269,16 +240,16 @@ impl Chunk<'_, '_> {
             }
             for start in (0..conv.channels).step_by(winograd.channels) {
                 let channels = start..conv.channels.min(start + winograd.channels);
-                let groups = channels.len() / D::PER_GROUP;
+                let groups = channels.len();
                 let seen =
                     Patches { input, places, stride: conv.channels, channels: channels.clone() };
-                domain.input(isa, &seen, patches);
-                domain.weights(isa, (&panel, channels), widened, taps);
+                transform::input(isa, &seen, patches);
+                transform::weights(isa, (&panel, channels), widened, taps);
                 for &point in winograd.points {
                     let a = &patches[point * apart(count * groups)..][..count * groups];
                     let b = &taps[point * apart(groups * width)..][..groups * width];
                     let to = &mut sums[point * apart(winograd.patches * width)..][..count * width];
-                    for rows in tiles(count, D::Arithmetic::ROWS) {
+                    for rows in tiles(count, <Fma as Arithmetic<I>>::ROWS) {
                         let mut found: Rows<'_> = [&[]; MAX_ROWS];
                         for (row, found) in rows.clone().zip(&mut found) {
                             *found = bytemuck::cast_slice(&a[row * groups..]);
@@ -296,37 +267,27 @@ impl Chunk<'_, '_> {
                         };
                         let values = &mut to[rows.start * width..rows.end * width];
                         let to = Sums { values, stride: vectors };
-                        multiply((isa, D::ARITHMETIC), &strip, (to, Keep));
+                        multiply((isa, Fma), &strip, (to, Keep));
                     }
                 }
             }
-            for start in (first..first + count).step_by(SPAN) {
-                // A span ends where its line does.
-                let mut patch = start;
-                while patch < (start + SPAN).min(first + count) {
-                    let (y, x) = (patch / across * 2, patch % across);
-                    let span = (across - x).min((start + SPAN).min(first + count) - patch);
-                    for i in 0..span {
-                        let at = &mut results[2 * i * width..];
-                        domain.output(
-                            isa,
-                            (sums, apart(winograd.patches * width)),
-                            (patch - first + i, width),
-                            (at, 2 * SPAN * width),
-                        );
-                    }
-                    let pixels = (2 * span).min(conv.out_width - 2 * x);
-                    for i in 0..2.min(lines - y) {
-                        let row = (y + i) * conv.out_width + 2 * x;
-                        let results = &results[i * 2 * SPAN * width..][..pixels * width];
-                        epilogue.finish(
-                            (isa, D::ARITHMETIC),
-                            &mut output,
-                            (row..row + pixels, results, width),
-                        );
-                    }
-                    patch += span;
+            let (mut patch, end) = (first, first + count);
+            while patch < end {
+                let (y, x) = (patch / across * 2, patch % across);
+                let span = SPAN.min(across - x).min(end - patch);
+                for i in 0..span {
+                    let from = (&*sums, apart(winograd.patches * width));
+                    let to = (&mut results[2 * i * width..], 2 * SPAN * width);
+                    transform::output(isa, from, (patch - first + i, width), to);
                 }
+                let pixels = (2 * span).min(conv.out_width - 2 * x);
+                for i in 0..2.min(lines - y) {
+                    let row = (y + i) * conv.out_width + 2 * x;
+                    let results = &results[i * 2 * SPAN * width..][..pixels * width];
+                    let finished = (row..row + pixels, results, width);
+                    epilogue.finish((isa, Fma), &mut output, finished);
+                }
+                patch += span;
             }
         }
     }

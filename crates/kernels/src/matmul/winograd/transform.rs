@@ -1,12 +1,12 @@
-//! Minimal filtering in `f32`.
+//! The transforms of minimal filtering, in `f32`: of patches, of taps, and of sums back into results.
 
 use std::ops::Range;
 
-use super::{Domain, OUTSIDE, Patches, Places, apart};
+use super::{OUTSIDE, Patches, Places, apart};
 use crate::{
     format::{Activations, PANEL, PanelFormat, int},
     isa::{Apart, Isa, LANES},
-    matmul::{Fma, chunk::Panel},
+    matmul::chunk::Panel,
 };
 
 /// An array of what an expression is for each number, which is a constant in it: an array that a loop fills lies in memory,
@@ -20,60 +20,51 @@ macro_rules! each {
     };
 }
 
-/// Real numbers.
-#[derive(Clone, Copy)]
-pub(super) struct Real;
-
 /// Channels whose weights are widened together, few, so that they stay in the nearest cache; whole groups of integers.
 pub(super) fn widened_channels(format: PanelFormat) -> usize {
     if format.is_int() { int::GROUP } else { 8 }
 }
 
-impl<I: Isa> Domain<I> for Real {
-    type Arithmetic = Fma;
-
-    const ARITHMETIC: Fma = Fma;
-    const PER_GROUP: usize = 1;
-
-    #[inline(always)]
-    fn input(self, isa: I, patches: &Patches<'_>, to: &mut [f32]) {
-        match *patches.input {
-            Activations::F32(values) => isa.apart(Input { values, patches, to }),
-            Activations::Bf16(values) => isa.apart(Input { values, patches, to }),
-            Activations::U8(_) => unreachable!("codes are not real numbers"),
-        }
+/// `Bᵀ d B` of some channels of patches, `[points, patches, channels]`.
+#[inline(always)]
+pub(super) fn input<I: Isa>(isa: I, patches: &Patches<'_>, to: &mut [f32]) {
+    match *patches.input {
+        Activations::F32(values) => isa.apart(Input { values, patches, to }),
+        Activations::Bf16(values) => isa.apart(Input { values, patches, to }),
+        Activations::U8(_) => unreachable!("codes are not real numbers"),
     }
+}
 
-    #[inline(always)]
-    fn weights(
-        self,
-        isa: I,
-        (panel, channels): (&Panel<'_>, Range<usize>),
-        widened: &mut [f32],
-        to: &mut [f32],
-    ) {
-        let step = if widened.is_empty() { channels.len() } else { widened.len() / (9 * PANEL) };
-        for start in channels.clone().step_by(step) {
-            let some = start..channels.end.min(start + step);
-            let at = (start - channels.start) * panel.width;
-            let point = apart(channels.len() * panel.width);
-            let length = some.len() * panel.width;
-            let taps = &mut widened[..9 * length];
-            panel.widen(isa, some, taps);
-            isa.apart(Weights { taps, length, to: &mut to[at..], point });
-        }
+/// `G g Gᵀ` of some channels of a panel, `[points, channels, width]`.
+#[inline(always)]
+pub(super) fn weights<I: Isa>(
+    isa: I,
+    (panel, channels): (&Panel<'_>, Range<usize>),
+    widened: &mut [f32],
+    to: &mut [f32],
+) {
+    let step = widened.len() / (9 * PANEL);
+    let point = apart(channels.len() * panel.width);
+    for start in channels.clone().step_by(step) {
+        let some = start..channels.end.min(start + step);
+        let at = (start - channels.start) * panel.width;
+        let length = some.len() * panel.width;
+        let taps = &mut widened[..9 * length];
+        panel.widen(isa, some, taps);
+        isa.apart(Weights { taps, length, to: &mut to[at..], point });
     }
+}
 
-    #[inline(always)]
-    fn output(
-        self,
-        isa: I,
-        (sums, point): (&[f32], usize),
-        (patch, width): (usize, usize),
-        (to, line): (&mut [f32], usize),
-    ) {
-        isa.apart(Results { sums: &sums[patch * width..], point, width, to, line });
-    }
+/// `Aᵀ m A` of patch `patch` of sums `[points, patches, width]`, whose points are `point` numbers apart: its results go to
+/// the first two pixels of two lines of `to`, which are `line` numbers apart.
+#[inline(always)]
+pub(super) fn output<I: Isa>(
+    isa: I,
+    (sums, point): (&[f32], usize),
+    (patch, width): (usize, usize),
+    (to, line): (&mut [f32], usize),
+) {
+    isa.apart(Results { sums: &sums[patch * width..], point, width, to, line });
 }
 
 /// Numbers that are read as `f32`.
