@@ -130,6 +130,29 @@ pub trait Isa: Copy + Send + Sync + 'static {
         *to = self.to_array(v).map(|x| x as u8);
     }
 
+    /// Signed bytes in 16 bits, two to a lane: the first two of each four, and the others.
+    #[inline(always)]
+    fn widen_bytes(self, from: &[i8; 4 * LANES]) -> [Self::V; 2] {
+        let mut pairs = [[[0_i16; 2]; LANES]; 2];
+        for (i, &[a, b, c, d]) in from.as_chunks().0.iter().enumerate() {
+            pairs[0][i] = [a, b].map(i16::from);
+            pairs[1][i] = [c, d].map(i16::from);
+        }
+        [self.load(&bytemuck::cast(pairs[0])), self.load(&bytemuck::cast(pairs[1]))]
+    }
+
+    /// [`Isa::widen_bytes`] of a row: a row of first pairs, and one of the others.
+    #[inline(always)]
+    fn widen_quads(self, from: &[i8], to: &mut [f32]) {
+        let (first, others) = to.split_at_mut(to.len() / 2);
+        let pairs = first.as_chunks_mut().0.iter_mut().zip(others.as_chunks_mut().0);
+        for ((first, others), from) in pairs.zip(from.as_chunks().0) {
+            let widened = self.widen_bytes(from);
+            self.store(widened[0], first);
+            self.store(widened[1], others);
+        }
+    }
+
     /// Bring the cache line of `at` near; it need not be readable.
     #[inline(always)]
     fn prefetch<T>(self, at: *const T) {
@@ -255,6 +278,27 @@ pub trait Int16Dot: Int8Dot {
     /// `acc[i] + a[2i] · b[2i] + a[2i + 1] · b[2i + 1]`, where `acc` holds 32 numbers of 16 bits, `a` 64 unsigned bytes
     /// and `b` 64 signed ones. No sum may leave the range of 16 bits.
     fn dot_narrow(self, acc: Self::V, a: Self::V, b: Self::V) -> Self::V;
+
+    /// 32 bytes less 128 in 16 bits each.
+    fn center(self, from: &[u8; 2 * LANES]) -> Self::V;
+
+    /// `a + b` of numbers of 16 bits.
+    fn add_i16(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// `a − b` of numbers of 16 bits.
+    fn sub_i16(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// `a + b` of numbers of 32 bits, which may wrap.
+    fn add_i32(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// `a − b` of numbers of 32 bits, which may wrap.
+    fn sub_i32(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// `a / 4` of numbers of 32 bits, rounded down.
+    fn quarter_i32(self, a: Self::V) -> Self::V;
+
+    /// Lanes of `f32` that are whole as `i32`.
+    fn narrow_i32(self, v: Self::V) -> Self::V;
 }
 
 /// A part of a computation that is compiled apart, see [`Isa::apart`].

@@ -20,6 +20,8 @@ enum Values {
     Mixed,
     /// The greatest codes and weights, whose products add up the furthest.
     Extreme,
+    /// The least codes, which lie furthest from the middle of all.
+    Least,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,11 +50,11 @@ impl Case {
         let spread = i.wrapping_mul(0x9e37_79b9) >> 7;
         match (self.format, self.values) {
             (PanelFormat::Int8, Values::Mixed) => (spread % 255) as i8,
-            (PanelFormat::Int8, Values::Extreme) => -127,
+            (PanelFormat::Int8, _) => -127,
             (PanelFormat::Int4, Values::Mixed) => (spread % 16) as i8 - 8,
-            (PanelFormat::Int4, Values::Extreme) => -8,
+            (PanelFormat::Int4, _) => -8,
             (_, Values::Mixed) => 2 * (spread % 4) as i8 - 3,
-            (_, Values::Extreme) => 3,
+            _ => 3,
         }
     }
 
@@ -94,6 +96,7 @@ impl Case {
         let codes: Vec<u8> = match self.values {
             Values::Mixed => values.iter().map(|x| (x * 127.0 + 128.0) as u8).collect(),
             Values::Extreme => vec![255; length],
+            Values::Least => vec![0; length],
         };
         let input = match self.input {
             ActivationFormat::F32 => Activations::F32(&values),
@@ -221,17 +224,25 @@ fn every_format_meets_its_definition_on_every_instruction_set() {
 }
 
 #[test]
-fn real_activations_meet_integers_by_minimal_filtering() {
+fn integers_by_minimal_filtering() {
+    let (height, width) = (10, 11);
+    let size = Conv2d { height, width, out_height: height, out_width: width, ..CONV };
+    let seen = [2 * height, 2 * width];
+    let twice = Conv2d { out_height: seen[0], out_width: seen[1], upsampled: Some(seen), ..size };
     for format in [PanelFormat::Int8, PanelFormat::Int4, PanelFormat::Int2] {
-        for input in [ActivationFormat::F32, ActivationFormat::Bf16] {
-            for (n, channels) in [(100, 64), (20, 320)] {
-                let (height, width) = (10, 11);
-                let size = Conv2d { height, width, out_height: height, out_width: width, ..CONV };
+        for input in [ActivationFormat::U8, ActivationFormat::F32, ActivationFormat::Bf16] {
+            for (n, channels, size) in [(100, 64, size), (20, 320, size), (33, 96, twice)] {
                 let geometry = Geometry::Conv(Conv2d { channels, ..size });
                 let grouped = format != PanelFormat::Int8;
                 Case { geometry, n, channels, format, input, grouped, ..BASE }.check();
             }
         }
+    }
+    // As many channels as sums have room for, every product at its limit.
+    for values in [Values::Extreme, Values::Least] {
+        let channels = 3_648;
+        let geometry = Geometry::Conv(Conv2d { channels, batch: 1, ..size });
+        Case { geometry, n: 16, channels, values, ..BASE }.check();
     }
 }
 

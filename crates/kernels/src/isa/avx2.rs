@@ -3,16 +3,18 @@
 use std::arch::x86_64::{
     __m128i, __m256, __m256i, _CMP_LT_OQ, _CMP_UNORD_Q, _MM_FROUND_NO_EXC,
     _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _MM_HINT_T1, _mm_loadu_si128, _mm_packus_epi16,
-    _mm_prefetch, _mm_sfence, _mm_storeu_si128, _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps,
-    _mm256_and_ps, _mm256_and_si256, _mm256_blendv_ps, _mm256_castps_si256, _mm256_castsi256_ps,
-    _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32,
-    _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_dpbusd_avx_epi32,
-    _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_madd_epi16,
-    _mm256_maddubs_epi16, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_or_si256,
-    _mm256_packs_epi32, _mm256_packus_epi32, _mm256_permute4x64_epi64, _mm256_round_ps,
-    _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi16, _mm256_slli_epi32,
-    _mm256_srai_epi16, _mm256_srli_epi16, _mm256_srli_epi32, _mm256_storeu_ps, _mm256_storeu_si256,
-    _mm256_stream_ps, _mm256_sub_ps,
+    _mm_prefetch, _mm_sfence, _mm_storeu_si128, _mm256_add_epi8, _mm256_add_epi16,
+    _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_and_si256, _mm256_blendv_ps,
+    _mm256_castps_si256, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cmp_ps,
+    _mm256_cvtepi32_ps, _mm256_cvtepu8_epi16, _mm256_cvtepu16_epi32, _mm256_cvtph_ps,
+    _mm256_cvtps_epi32, _mm256_div_ps, _mm256_dpbusd_avx_epi32, _mm256_extracti128_si256,
+    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16,
+    _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_or_si256, _mm256_packs_epi32,
+    _mm256_packus_epi32, _mm256_permute4x64_epi64, _mm256_round_ps, _mm256_set_epi64x,
+    _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_shuffle_epi8, _mm256_slli_epi16,
+    _mm256_slli_epi32, _mm256_srai_epi16, _mm256_srai_epi32, _mm256_srli_epi16, _mm256_srli_epi32,
+    _mm256_storeu_ps, _mm256_storeu_si256, _mm256_stream_ps, _mm256_sub_epi16, _mm256_sub_epi32,
+    _mm256_sub_ps,
 };
 
 use super::{Apart, Int8Dot, Int16Dot, Int16Op, Isa, LANES, Level, token};
@@ -52,6 +54,22 @@ macro_rules! lanewise {
         fn $name(self, $($arg: V),*) -> V {
             // SAFETY: `self` proves that the CPU has the instruction.
             unsafe { [$intrinsic($($arg[0]),*), $intrinsic($($arg[1]),*)] }
+        }
+    )+};
+}
+
+/// Implement operations on whole numbers that are one intrinsic on each register.
+macro_rules! integers {
+    ($($name:ident = $intrinsic:ident;)+) => {$(
+        #[inline(always)]
+        fn $name(self, a: V, b: V) -> V {
+            // SAFETY: `self` proves that the CPU has the instruction.
+            unsafe {
+                both!(i => {
+                    let (a, b) = (_mm256_castps_si256(a[i]), _mm256_castps_si256(b[i]));
+                    _mm256_castsi256_ps($intrinsic(a, b))
+                })
+            }
         }
     )+};
 }
@@ -217,6 +235,27 @@ macro_rules! isa {
                     _mm_storeu_si128(to.as_mut_ptr().cast::<__m128i>(), bytes);
                 }
             }
+
+            #[inline(always)]
+            fn widen_bytes(self, from: &[i8; 4 * LANES]) -> [V; 2] {
+                // SAFETY: 64 bytes are readable; `self` proves that the CPU has AVX2.
+                unsafe {
+                    let bytes = both!(i => {
+                        _mm256_loadu_si256(from.as_ptr().add(32 * i).cast::<__m256i>())
+                    });
+                    // Bytes go to the upper halves of numbers of 16 bits, from where they are shifted down with their signs.
+                    let (low, high) = (0x05ff_04ff_01ff_00ff, 0x0dff_0cff_09ff_08ff);
+                    let first = _mm256_set_epi64x(high, low, high, low);
+                    let others = _mm256_add_epi8(first, _mm256_set1_epi16(0x0200));
+                    both!(half => {
+                        let places = if half == 0 { first } else { others };
+                        both!(i => {
+                            let upper = _mm256_shuffle_epi8(bytes[i], places);
+                            _mm256_castsi256_ps(_mm256_srai_epi16::<8>(upper))
+                        })
+                    })
+                }
+            }
         }
     };
 }
@@ -285,6 +324,39 @@ impl Int16Dot for Avx2 {
     fn dot_narrow(self, acc: V, a: V, b: V) -> V {
         // SAFETY: `self` proves that the CPU has AVX2.
         unsafe { [dot_to_words(acc[0], a[0], b[0]), dot_to_words(acc[1], a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn center(self, from: &[u8; 2 * LANES]) -> V {
+        // SAFETY: both halves are sixteen readable bytes; `self` proves that the CPU has AVX2.
+        unsafe {
+            both!(i => {
+                let codes = _mm_loadu_si128(from.as_ptr().add(16 * i).cast::<__m128i>());
+                let words = _mm256_cvtepu8_epi16(codes);
+                _mm256_castsi256_ps(_mm256_sub_epi16(words, _mm256_set1_epi16(128)))
+            })
+        }
+    }
+
+    integers! {
+        add_i16 = _mm256_add_epi16;
+        sub_i16 = _mm256_sub_epi16;
+        add_i32 = _mm256_add_epi32;
+        sub_i32 = _mm256_sub_epi32;
+    }
+
+    #[inline(always)]
+    fn quarter_i32(self, a: V) -> V {
+        // SAFETY: `self` proves that the CPU has AVX2.
+        unsafe {
+            both!(i => _mm256_castsi256_ps(_mm256_srai_epi32::<2>(_mm256_castps_si256(a[i]))))
+        }
+    }
+
+    #[inline(always)]
+    fn narrow_i32(self, v: V) -> V {
+        // SAFETY: `self` proves that the CPU has AVX.
+        unsafe { both!(i => _mm256_castsi256_ps(_mm256_cvtps_epi32(v[i]))) }
     }
 }
 

@@ -265,6 +265,16 @@ impl Panel<'_> {
     }
 }
 
+impl Panel<'_> {
+    /// Some channels of a tap as bytes, `[channels / 4, width, 4]`.
+    #[inline(always)]
+    pub(super) fn unpack(&self, (tap, channels): (usize, Range<usize>), to: &mut [i8]) {
+        let Self { layout, width, bytes, multipliers } = *self;
+        let first = tap * layout.channels + channels.start;
+        int::unpack((layout, width), (bytes, multipliers), (first, channels.len()), to);
+    }
+}
+
 /// Brings a block of a panel into the form that is multiplied, leaving out padding.
 struct Widen<'w> {
     way: Way,
@@ -280,7 +290,7 @@ impl<I: Isa> Apart<I> for Widen<'_> {
     fn eval(self, isa: I) {
         let Self { way, panel, block, to } = self;
         if panel.layout.format.is_int() {
-            widen_integers(way, panel, block, to);
+            widen_integers(isa, (way, panel), block, to);
         } else {
             widen_reals(isa, panel, block, to);
         }
@@ -307,37 +317,24 @@ fn spread_multipliers(panel: &Panel<'_>, block: &Block, to: &mut [u32]) {
     }
 }
 
-/// Numbers of 16 bits in a vector.
-const VECTOR: usize = 2 * LANES;
-
-/// Bytes to 16 bits, of each four first the even ones and then the odd ones, `[k / 2, width, 2]`.
+/// Bytes to 16 bits, `[k / 2, width, 2]`.
 #[inline(always)]
-fn widen_bytes(panel: &Panel<'_>, (first, count): (usize, usize), to: &mut [f32]) {
+fn widen_bytes<I: Isa>(isa: I, panel: &Panel<'_>, (first, count): (usize, usize), to: &mut [f32]) {
     let line = panel.width * QUAD;
-    let from = panel.bytes.chunks_exact(line).skip(first / QUAD);
-    let to = bytemuck::cast_slice_mut::<f32, i16>(to).chunks_exact_mut(line);
-    for (to, from) in to.zip(from).take(count / QUAD) {
-        let (even, odd) = to.split_at_mut(line / 2);
-        // Vectors of a known size, or the loop stays one of single numbers.
-        let from = bytemuck::cast_slice::<u8, i16>(from).as_chunks::<VECTOR>().0;
-        let (even, odd) = (even.as_chunks_mut::<VECTOR>().0, odd.as_chunks_mut::<VECTOR>().0);
-        for ((even, odd), from) in even.iter_mut().zip(odd).zip(from) {
-            for i in 0..VECTOR {
-                even[i] = from[i] << 8 >> 8;
-                odd[i] = from[i] >> 8;
-            }
-        }
+    let from = bytemuck::cast_slice::<u8, i8>(panel.bytes).chunks_exact(line).skip(first / QUAD);
+    for (to, from) in to.chunks_exact_mut(line / 2).zip(from).take(count / QUAD) {
+        isa.widen_quads(from, to);
     }
 }
 
 /// Integers to bytes `[k / 4, width, 4]`, pairs of bf16 or of 16 bits `[k / 2, width, 2]` or `f32` `[k, width]`.
 #[inline(always)]
-fn widen_integers(way: Way, panel: &Panel<'_>, block: &Block, to: &mut [f32]) {
+fn widen_integers<I: Isa>(isa: I, (way, panel): (Way, &Panel<'_>), block: &Block, to: &mut [f32]) {
     let Panel { layout, width, bytes, multipliers } = *panel;
     let first = block.taps.start * layout.channels + block.channels.start;
     let count = block.taps.len() * block.channels.len();
     if way == Way::Int16 {
-        return widen_bytes(panel, (first, count), to);
+        return widen_bytes(isa, panel, (first, count), to);
     }
     // Where sums have pieces, multipliers come after them.
     let stored = (bytes, multipliers.filter(|_| way != Way::Narrow));

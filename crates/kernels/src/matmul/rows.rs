@@ -98,14 +98,12 @@ impl<'a> RowTable<'a> {
     }
 }
 
-/// Each four bytes become two pairs of 16 bits, of the even ones and of the odd ones.
+/// Bytes become numbers of 16 bits.
 #[inline(always)]
 fn widen_codes(from: &[u8], to: &mut [f32]) {
-    let pairs = bytemuck::cast_slice_mut::<f32, u32>(to).as_chunks_mut::<2>().0;
-    for ([even, odd], &quad) in pairs.iter_mut().zip(from.as_chunks::<4>().0) {
-        let quad = u32::from_le_bytes(quad);
-        *even = quad & 0x00ff_00ff;
-        *odd = quad >> 8 & 0x00ff_00ff;
+    let to = bytemuck::cast_slice_mut::<f32, u16>(to);
+    for (to, &from) in to.iter_mut().zip(from) {
+        *to = from.into();
     }
 }
 

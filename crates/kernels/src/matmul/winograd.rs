@@ -10,20 +10,23 @@
 //! 2. *Twice as large images.* Where each pixel is seen four times, the two in the middle of a patch are one pixel, and
 //!    seven of the points are products with zero: nine products for what the definition does with 36.
 
+mod numbers;
 mod transform;
 
 use std::ops::Range;
+
+use numbers::{Numbers, Reals, Words};
 
 use super::{
     Gate, Geometry, MAX_ROWS, Matmul,
     chunk::{Panel, tiles},
     plan, rows,
-    tile::{Ahead, Arithmetic, Fma, Keep, Rows, Strip, Sums, multiply},
+    tile::{Ahead, Arithmetic, Keep, Rows, Strip, Sums, multiply},
 };
 use crate::{
     Cpu,
     format::{ActivationFormat, Activations, PANEL, PanelLayout, Panels, int},
-    isa::{Isa, LANES, SimdOp},
+    isa::{Int16Dot, Int16Op, Isa, LANES, SimdOp},
     matmul::{Conv2d, Epilogue},
     scratch::{self, Scratch},
     threads::{Grid, Order, OutputTile},
@@ -58,7 +61,6 @@ type Places = [u32; POINTS];
 
 /// What is read of an image for some patches.
 struct Patches<'a> {
-    input: &'a Activations<'a>,
     places: &'a [Places],
     /// Channels of a pixel.
     stride: usize,
@@ -76,6 +78,8 @@ pub(super) struct Winograd {
     channels: usize,
     /// Channels whose weights are widened together.
     widened: usize,
+    /// Numbers in four bytes.
+    per_lane: usize,
     grid: Grid,
     workers: usize,
 }
@@ -89,11 +93,14 @@ impl Winograd {
         cpu: &Cpu,
     ) -> Option<Self> {
         let Geometry::Conv(conv) = *geometry else { return None };
-        let way = plan::Way::new(input, layout, cpu);
-        let suits = matches!(way, plan::Way::F32 | plan::Way::Widened)
-            && conv.kernel == [3, 3]
+        let per_lane = match plan::Way::new(input, layout, cpu) {
+            plan::Way::F32 | plan::Way::Widened => 1,
+            plan::Way::Int16 | plan::Way::Narrow if conv.channels < Words::CHANNELS => 2,
+            _ => return None,
+        };
+        let suits = conv.kernel == [3, 3]
             && conv.stride == [1, 1]
-            && conv.channels.is_multiple_of(LANES)
+            && conv.channels.is_multiple_of(per_lane * LANES)
             && conv.channels > 0
             && conv.out_height * conv.out_width >= FEW_ROWS;
         if !suits {
@@ -111,11 +118,14 @@ impl Winograd {
         let parts = conv.channels.div_ceil(CHANNELS);
         let unit = if layout.format.is_int() { int::GROUP } else { LANES };
         let channels = conv.channels.div_ceil(parts).next_multiple_of(unit).min(conv.channels);
+        let widened =
+            if per_lane == 1 { Reals::widened_channels(layout.format) } else { Words::WIDENED };
         Some(Self {
             points: if doubles { &DOUBLED } else { &ALL },
             patches: PATCHES.min(row_block / pair * conv.out_width.div_ceil(2)),
             channels,
-            widened: transform::widened_channels(layout.format),
+            widened,
+            per_lane,
             grid: Grid {
                 groups: conv.batch,
                 rows,
@@ -137,7 +147,8 @@ impl Winograd {
 
     /// Numbers of each part of a worker's scratch: places, patches, widened weights, weights, sums, results.
     fn lengths(&self) -> [usize; 6] {
-        let Self { patches, channels, widened, .. } = *self;
+        let Self { patches, per_lane, .. } = *self;
+        let [channels, widened] = [self.channels, self.widened].map(|count| count / per_lane);
         [
             POINTS * patches,
             POINTS * apart(patches * channels),
@@ -155,7 +166,12 @@ impl Winograd {
         let (input, epilogue) = (&input, &epilogue);
         cpu.threads.run_tiles((output, self.grid), scratch, |output, workspace| {
             let chunk = Chunk { winograd: self, input, weights, epilogue, output, workspace };
-            cpu.eval(chunk);
+            if self.per_lane == 1 {
+                cpu.eval(chunk);
+            } else {
+                // The way is chosen only where the CPU has them.
+                drop(cpu.eval_int16(chunk));
+            }
         });
     }
 
@@ -202,13 +218,29 @@ impl SimdOp for Chunk<'_, '_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        self.compute(isa);
+        self.compute(isa, Reals);
+    }
+}
+
+impl Int16Op for Chunk<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Int16Dot>(self, isa: I) {
+        let dequantize = self.epilogue.dequantize.expect("integers have units");
+        let ranges = dequantize.ranges.expect("codes have ranges");
+        let Grid { rows, .. } = self.winograd.grid;
+        let numbers = Words {
+            zero: ranges.of(self.output.cell.group * rows).zero as u8,
+            weights: &dequantize.sums[self.output.cell.columns.start..],
+        };
+        self.compute(isa, numbers);
     }
 }
 
 impl Chunk<'_, '_> {
     #[inline(always)]
-    fn compute<I: Isa>(self, isa: I) {
+    fn compute<I: Isa, N: Numbers<I>>(self, isa: I, numbers: N) {
         let Self { winograd, input, weights, epilogue, mut output, workspace } = self;
         let conv = &winograd.conv;
         let panel = Panel::of(&weights, output.cell.columns.start / PANEL);
@@ -240,16 +272,15 @@ impl Chunk<'_, '_> {
             }
             for start in (0..conv.channels).step_by(winograd.channels) {
                 let channels = start..conv.channels.min(start + winograd.channels);
-                let groups = channels.len();
-                let seen =
-                    Patches { input, places, stride: conv.channels, channels: channels.clone() };
-                transform::input(isa, &seen, patches);
-                transform::weights(isa, (&panel, channels), widened, taps);
+                let groups = channels.len() / N::PER_LANE;
+                let seen = Patches { places, stride: conv.channels, channels: channels.clone() };
+                numbers.input(isa, (input, &seen), patches);
+                transform::weights((isa, numbers), (&panel, channels), widened, taps);
                 for &point in winograd.points {
                     let a = &patches[point * apart(count * groups)..][..count * groups];
                     let b = &taps[point * apart(groups * width)..][..groups * width];
                     let to = &mut sums[point * apart(winograd.patches * width)..][..count * width];
-                    for rows in tiles(count, <Fma as Arithmetic<I>>::ROWS) {
+                    for rows in tiles(count, <N::Product as Arithmetic<I>>::ROWS) {
                         let mut found: Rows<'_> = [&[]; MAX_ROWS];
                         for (row, found) in rows.clone().zip(&mut found) {
                             *found = bytemuck::cast_slice(&a[row * groups..]);
@@ -267,7 +298,7 @@ impl Chunk<'_, '_> {
                         };
                         let values = &mut to[rows.start * width..rows.end * width];
                         let to = Sums { values, stride: vectors };
-                        multiply((isa, Fma), &strip, (to, Keep));
+                        multiply((isa, N::PRODUCT), &strip, (to, Keep));
                     }
                 }
             }
@@ -278,14 +309,14 @@ impl Chunk<'_, '_> {
                 for i in 0..span {
                     let from = (&*sums, apart(winograd.patches * width));
                     let to = (&mut results[2 * i * width..], 2 * SPAN * width);
-                    transform::output(isa, from, (patch - first + i, width), to);
+                    transform::output((isa, numbers), from, (patch - first + i, width), to);
                 }
                 let pixels = (2 * span).min(conv.out_width - 2 * x);
                 for i in 0..2.min(lines - y) {
                     let row = (y + i) * conv.out_width + 2 * x;
                     let results = &results[i * 2 * SPAN * width..][..pixels * width];
                     let finished = (row..row + pixels, results, width);
-                    epilogue.finish((isa, Fma), &mut output, finished);
+                    epilogue.finish((isa, N::PRODUCT), &mut output, finished);
                 }
                 patch += span;
             }

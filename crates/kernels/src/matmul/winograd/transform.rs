@@ -1,10 +1,13 @@
-//! The transforms of minimal filtering, in `f32`: of patches, of taps, and of sums back into results.
+//! The transforms of minimal filtering: of patches, of taps, and of sums back into results.
 
 use std::ops::Range;
 
-use super::{OUTSIDE, Patches, Places, apart};
+use super::{
+    OUTSIDE, Patches, Places, apart,
+    numbers::{Element, Numbers},
+};
 use crate::{
-    format::{Activations, PANEL, PanelFormat, int},
+    format::PANEL,
     isa::{Apart, Isa, LANES},
     matmul::chunk::Panel,
 };
@@ -20,131 +23,101 @@ macro_rules! each {
     };
 }
 
-/// Channels whose weights are widened together, few, so that they stay in the nearest cache; whole groups of integers.
-pub(super) fn widened_channels(format: PanelFormat) -> usize {
-    if format.is_int() { int::GROUP } else { 8 }
-}
-
-/// `Bᵀ d B` of some channels of patches, `[points, patches, channels]`.
+/// `Bᵀ d B` of some channels of patches, `[points, patches, channels]`, outside the image of `nothing`.
 #[inline(always)]
-pub(super) fn input<I: Isa>(isa: I, patches: &Patches<'_>, to: &mut [f32]) {
-    match *patches.input {
-        Activations::F32(values) => isa.apart(Input { values, patches, to }),
-        Activations::Bf16(values) => isa.apart(Input { values, patches, to }),
-        Activations::U8(_) => unreachable!("codes are not real numbers"),
-    }
+pub(super) fn input<I: Isa, N: Numbers<I>, T: Element<I>>(
+    (isa, numbers): (I, N),
+    (values, nothing): (&[T], T),
+    patches: &Patches<'_>,
+    to: &mut [f32],
+) {
+    isa.apart(Input { numbers, values, nothing, patches, to });
 }
 
 /// `G g Gᵀ` of some channels of a panel, `[points, channels, width]`.
 #[inline(always)]
-pub(super) fn weights<I: Isa>(
-    isa: I,
+pub(super) fn weights<I: Isa, N: Numbers<I>>(
+    (isa, numbers): (I, N),
     (panel, channels): (&Panel<'_>, Range<usize>),
     widened: &mut [f32],
     to: &mut [f32],
 ) {
-    let step = widened.len() / (9 * PANEL);
-    let point = apart(channels.len() * panel.width);
+    let step = widened.len() / (9 * PANEL) * N::PER_LANE;
+    let lanes = |channels: usize| channels / N::PER_LANE * panel.width;
+    let point = apart(lanes(channels.len()));
     for start in channels.clone().step_by(step) {
         let some = start..channels.end.min(start + step);
-        let at = (start - channels.start) * panel.width;
-        let length = some.len() * panel.width;
+        let (at, length) = (lanes(start - channels.start), lanes(some.len()));
         let taps = &mut widened[..9 * length];
-        panel.widen(isa, some, taps);
-        isa.apart(Weights { taps, length, to: &mut to[at..], point });
+        numbers.widen(isa, (panel, some), taps);
+        isa.apart(Weights { numbers, taps, length, to: &mut to[at..], point });
     }
 }
 
 /// `Aᵀ m A` of patch `patch` of sums `[points, patches, width]`, whose points are `point` numbers apart: its results go to
 /// the first two pixels of two lines of `to`, which are `line` numbers apart.
 #[inline(always)]
-pub(super) fn output<I: Isa>(
-    isa: I,
+pub(super) fn output<I: Isa, N: Numbers<I>>(
+    (isa, numbers): (I, N),
     (sums, point): (&[f32], usize),
     (patch, width): (usize, usize),
     (to, line): (&mut [f32], usize),
 ) {
-    isa.apart(Results { sums: &sums[patch * width..], point, width, to, line });
-}
-
-/// Numbers that are read as `f32`.
-trait Element<I: Isa>: Copy {
-    const ZERO: Self;
-
-    fn load(isa: I, from: &[Self; LANES]) -> I::V;
-}
-
-impl<I: Isa> Element<I> for f32 {
-    const ZERO: Self = 0.0;
-
-    #[inline(always)]
-    fn load(isa: I, from: &[Self; LANES]) -> I::V {
-        isa.load(from)
-    }
-}
-
-/// Raw bits of bf16.
-impl<I: Isa> Element<I> for u16 {
-    const ZERO: Self = 0;
-
-    #[inline(always)]
-    fn load(isa: I, from: &[Self; LANES]) -> I::V {
-        isa.widen_bf16(from)
-    }
+    isa.apart(Results { numbers, sums: &sums[patch * width..], point, width, to, line });
 }
 
 /// Transforms what patches read.
-struct Input<'a, T> {
+struct Input<'a, N, T> {
+    numbers: N,
     values: &'a [T],
+    nothing: T,
     patches: &'a Patches<'a>,
     to: &'a mut [f32],
 }
 
-impl<I: Isa, T: Element<I>> Apart<I> for Input<'_, T> {
+impl<I: Isa, N: Numbers<I>, T: Element<I>> Apart<I> for Input<'_, N, T> {
     type Output = ();
 
     #[inline(always)]
     fn eval(self, isa: I) {
-        let Self { values, patches: Patches { places, stride, channels, .. }, to } = self;
-        let groups = channels.len();
-        let point = apart(places.len() * groups);
+        let Self { numbers, values, nothing, patches, to } = self;
+        let Patches { places, stride, channels } = patches;
+        let nothing = [nothing; 2 * LANES];
+        let lanes = channels.len() / N::PER_LANE;
+        let point = apart(places.len() * lanes);
         for (number, places) in places.iter().enumerate() {
-            patch((isa, values), places, (*stride, channels), (&mut to[number * groups..], point));
+            let to = (&mut to[number * lanes..], point);
+            patch((isa, numbers), (values, &nothing), places, (*stride, channels), to);
         }
     }
 }
 
 /// Transform one patch.
 #[inline(always)]
-fn patch<I: Isa, T: Element<I>>(
-    (isa, values): (I, &[T]),
+fn patch<I: Isa, N: Numbers<I>, T: Element<I>>(
+    (isa, numbers): (I, N),
+    (values, nothing): (&[T], &[T]),
     places: &Places,
     (stride, channels): (usize, &Range<usize>),
     (to, point): (&mut [f32], usize),
 ) {
-    let nothing = [T::ZERO; LANES];
-    for (at, channel) in (0..).step_by(LANES).zip(channels.clone().step_by(LANES)) {
-        let columns = each!(j in 0 1 2 3 => difference(isa, each!(i in 0 1 2 3 => {
+    let step = LANES * N::PER_LANE;
+    for (at, channel) in (0..).step_by(LANES).zip(channels.clone().step_by(step)) {
+        let columns = each!(j in 0 1 2 3 => numbers.difference(isa, each!(i in 0 1 2 3 => {
             let place = places[4 * i + j];
             let start = place as usize * stride + channel;
-            let from = if place == OUTSIDE { Some(&nothing) } else { values[start..].first_chunk() };
-            T::load(isa, from.expect("channels come in whole vectors"))
+            T::load(isa, if place == OUTSIDE { nothing } else { &values[start..] })
         })));
         each!(i in 0 1 2 3 => {
-            let row = difference(isa, each!(j in 0 1 2 3 => columns[j][i]));
+            let row = numbers.difference(isa, each!(j in 0 1 2 3 => columns[j][i]));
             each!(j in 0 1 2 3 => isa.write(row[j], &mut to[(4 * i + j) * point + at..][..LANES]));
         });
     }
 }
 
-/// `Bᵀ d`.
-#[inline(always)]
-fn difference<I: Isa>(isa: I, d: [I::V; 4]) -> [I::V; 4] {
-    [isa.sub(d[0], d[2]), isa.add(d[1], d[2]), isa.sub(d[2], d[1]), isa.sub(d[1], d[3])]
-}
-
 /// Transforms taps.
-struct Weights<'a> {
+struct Weights<'a, N> {
+    numbers: N,
     /// `[9, length]`.
     taps: &'a [f32],
     length: usize,
@@ -153,33 +126,26 @@ struct Weights<'a> {
     point: usize,
 }
 
-impl<I: Isa> Apart<I> for Weights<'_> {
+impl<I: Isa, N: Numbers<I>> Apart<I> for Weights<'_, N> {
     type Output = ();
 
     #[inline(always)]
     fn eval(self, isa: I) {
-        let Self { taps, length, to, point } = self;
+        let Self { numbers, taps, length, to, point } = self;
         for at in (0..length).step_by(LANES) {
-            let columns = each!(j in 0 1 2 => mean(isa, each!(i in 0 1 2 =>
+            let columns = each!(j in 0 1 2 => numbers.mean(isa, each!(i in 0 1 2 =>
                 isa.read(&taps[(3 * i + j) * length + at..][..LANES]))));
             each!(i in 0 1 2 3 => {
-                let row = mean(isa, each!(j in 0 1 2 => columns[j][i]));
+                let row = numbers.mean(isa, each!(j in 0 1 2 => columns[j][i]));
                 each!(j in 0 1 2 3 => isa.write(row[j], &mut to[(4 * i + j) * point + at..][..LANES]));
             });
         }
     }
 }
 
-/// `G g`.
-#[inline(always)]
-fn mean<I: Isa>(isa: I, g: [I::V; 3]) -> [I::V; 4] {
-    let half = isa.splat(0.5);
-    let outer = isa.mul(isa.add(g[0], g[2]), half);
-    [g[0], isa.fma(g[1], half, outer), isa.fma(g[1], isa.splat(-0.5), outer), g[2]]
-}
-
 /// Transforms the sums of a patch into its results.
-struct Results<'a> {
+struct Results<'a, N> {
+    numbers: N,
     /// `[points, width]`, `point` apart.
     sums: &'a [f32],
     point: usize,
@@ -189,27 +155,22 @@ struct Results<'a> {
     line: usize,
 }
 
-impl<I: Isa> Apart<I> for Results<'_> {
+impl<I: Isa, N: Numbers<I>> Apart<I> for Results<'_, N> {
     type Output = ();
 
     #[inline(always)]
     fn eval(self, isa: I) {
-        let Self { sums, point, width, to, line } = self;
+        let Self { numbers, sums, point, width, to, line } = self;
         for at in (0..width).step_by(LANES) {
-            let columns = each!(j in 0 1 2 3 => total(isa, each!(i in 0 1 2 3 =>
+            let columns = each!(j in 0 1 2 3 => numbers.total(isa, each!(i in 0 1 2 3 =>
                 isa.read(&sums[(4 * i + j) * point + at..][..LANES]))));
             each!(i in 0 1 => {
-                let row = total(isa, each!(j in 0 1 2 3 => columns[j][i]));
-                each!(j in 0 1 => isa.write(row[j], &mut to[i * line + j * width + at..][..LANES]));
+                let row = numbers.total(isa, each!(j in 0 1 2 3 => columns[j][i]));
+                each!(j in 0 1 => {
+                    let result = numbers.result(isa, row[j], at);
+                    isa.write(result, &mut to[i * line + j * width + at..][..LANES]);
+                });
             });
         }
     }
-}
-
-/// `Aᵀ m`.
-#[inline(always)]
-fn total<I: Isa>(isa: I, m: [I::V; 4]) -> [I::V; 2] {
-    let outer = isa.add(m[1], m[2]);
-    let inner = isa.sub(m[1], m[2]);
-    [isa.add(m[0], outer), isa.sub(inner, m[3])]
 }
