@@ -149,6 +149,9 @@ impl Attention<'_> {
             } else if sizes.is_bf16_dot() {
                 // The sizes say so only where the CPU has the products.
                 let _ = cpu.eval_bf16(block);
+            } else if sizes.has_words() {
+                // The sizes say so only where the CPU has them.
+                drop(cpu.eval_int16(block));
             } else if sizes.has_codes() {
                 cpu.eval_int8(block);
             } else {

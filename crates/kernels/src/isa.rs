@@ -114,6 +114,12 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// `v · 2ⁿ`, rounded once, for integral `n` in −252..=254 and normal `v`.
     fn scale_by_power_of_two(self, v: Self::V, n: Self::V) -> Self::V;
 
+    /// `v · 2ⁿ` for integral `n`, where `v` and the result are normal numbers.
+    #[inline(always)]
+    fn shift_exponent(self, v: Self::V, n: Self::V) -> Self::V {
+        self.scale_by_power_of_two(v, n)
+    }
+
     /// Sixteen bf16 numbers as `f32`.
     fn widen_bf16(self, from: &[u16; LANES]) -> Self::V;
 

@@ -11,13 +11,13 @@ use super::{
 use crate::{
     format::{Activations, PANEL},
     isa::{
-        Bf16Dot, Bf16Op, Int8Dot, Int8Op, Isa, LANES, SimdOp,
+        Bf16Dot, Bf16Op, Int8Dot, Int8Op, Int16Dot, Int16Op, Isa, LANES, SimdOp,
         tiles::{TileOp, Tiles},
     },
     math,
     matmul::{
-        Ahead, Arithmetic, Fma, Keep, MAX_ROWS, PairDot, QuadDot, Rows, Strip, Sums, multiply,
-        tiles,
+        Ahead, Arithmetic, Fma, Keep, MAX_ROWS, PairDot, QuadDot, Rows, Strip, Sums, WordDot,
+        multiply, tiles,
     },
     scratch::Scratch,
     threads::OutputTile,
@@ -109,6 +109,15 @@ impl Int8Op for QueryBlock<'_, '_> {
     }
 }
 
+impl Int16Op for QueryBlock<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Int16Dot>(self, isa: I) {
+        self.compute(isa, ByRows(WordDot, Fma));
+    }
+}
+
 impl Bf16Op for QueryBlock<'_, '_> {
     type Output = ();
 
@@ -150,7 +159,7 @@ impl QueryBlock<'_, '_> {
             let rows = codes.chunks_exact_mut(4 * sizes.groups()).zip(&mut *units);
             for (row, (to, unit)) in rows.take(count).enumerate() {
                 let start = sizes.start(&q, first + row, head);
-                *unit = scale * encode_query(isa, (q.values, start, dim), to);
+                *unit = scale * encode_query(isa, (q.values, start, dim), (to, sizes.code_size()));
             }
         }
         let (codes, units) = (&*codes, &*units);

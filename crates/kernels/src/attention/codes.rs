@@ -21,14 +21,9 @@ const MOST: f32 = 127.0;
 /// What is added to the codes of queries.
 const SHIFT: f32 = 128.0;
 
-/// Bytes of the codes of a head.
-pub(super) fn code_bytes(head_dim: usize) -> usize {
-    head_dim.next_multiple_of(QUAD)
-}
-
-/// Bytes of a panel of keys: codes `[head / 4, 64, 4]`, then a unit and a summand for each key.
-pub(super) fn panel_bytes(head_dim: usize) -> usize {
-    (code_bytes(head_dim) + 2 * size_of::<f32>()) * PANEL
+/// Bytes of a panel of keys of so many bytes: `[bytes / 4, 64, 4]`, then a unit and a summand for each key.
+pub(super) fn panel_bytes(code_bytes: usize) -> usize {
+    (code_bytes + 2 * size_of::<f32>()) * PANEL
 }
 
 /// A row of one head, relative to a center.
@@ -82,21 +77,24 @@ impl Row<'_> {
     }
 }
 
-/// Write the codes of the query that starts at element `start`, and give back its unit.
+/// Write the codes of the query that starts at element `start`, of one or two bytes each, and give back its unit.
 #[inline(always)]
 pub(super) fn encode_query<I: Isa>(
     isa: I,
     (values, start, length): (Activations<'_>, usize, usize),
-    to: &mut [u8],
+    (to, size): (&mut [u8], usize),
 ) -> f32 {
     let row = Row { values, start, length, center: None };
     let unit = row.unit(isa);
     let inverse = isa.splat(1.0 / unit);
-    for (at, to) in (0..).step_by(LANES).zip(to.chunks_mut(LANES)) {
+    for (at, to) in (0..).step_by(LANES).zip(to.chunks_mut(LANES * size)) {
         let codes = isa.add(row.codes(isa, at, inverse), isa.splat(SHIFT));
         let mut lanes = [0; LANES];
         isa.narrow_u8(codes, &mut lanes);
-        to.copy_from_slice(&lanes[..to.len()]);
+        for (to, code) in to.chunks_exact_mut(size).zip(lanes) {
+            to.fill(0);
+            to[0] = code;
+        }
     }
     unit
 }
@@ -158,7 +156,7 @@ impl SimdOp for PackKeys<'_> {
     fn eval<I: Isa>(self, isa: I) {
         let Self { sizes, keys, head, rows: (first, count), width, center, to } = self;
         let length = sizes.shape.head_dim;
-        let (codes, rest) = to.split_at_mut(code_bytes(length) * PANEL);
+        let (codes, rest) = to.split_at_mut(sizes.code_bytes() * PANEL);
         codes.fill(0);
         let (units, summands) = bytemuck::cast_slice_mut::<u8, f32>(rest).split_at_mut(PANEL);
         units.fill(0.0);
@@ -171,15 +169,22 @@ impl SimdOp for PackKeys<'_> {
             let inverse = isa.splat(1.0 / unit);
             let mut sum = isa.splat(0.0);
             let column = codes.as_chunks_mut::<QUAD>().0[i..].chunks_mut(width);
-            let mut quads = column.map(|quads| &mut quads[0]);
+            let mut cells = column.map(|cells| &mut cells[0]);
             for at in (0..length).step_by(LANES) {
                 let found = row.codes(isa, at, inverse);
                 sum = isa.add(sum, found);
                 let mut lanes = [0; LANES];
                 isa.narrow_u8(isa.add(found, isa.splat(SHIFT)), &mut lanes);
-                for (from, to) in lanes.as_chunks::<QUAD>().0.iter().zip(&mut quads) {
-                    // A byte that is 128 higher differs in its first bit alone.
-                    *to = from.map(|code| code ^ 0x80);
+                // A byte that is 128 higher differs in its first bit alone.
+                let lanes = lanes.map(|code| (code ^ 0x80).cast_signed());
+                if sizes.has_words() {
+                    for (from, to) in lanes.as_chunks::<2>().0.iter().zip(&mut cells) {
+                        *to = bytemuck::cast(from.map(i16::from));
+                    }
+                } else {
+                    for (from, to) in lanes.as_chunks::<QUAD>().0.iter().zip(&mut cells) {
+                        *to = bytemuck::cast(*from);
+                    }
                 }
             }
             units[i] = unit;

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     Cpu,
-    format::{ActivationFormat, Activations, PANEL},
+    format::{ActivationFormat, Activations, PANEL, int::QUAD},
     isa::{Isa, LANES, SimdOp, tiles::STEP},
     scratch,
 };
@@ -38,6 +38,8 @@ pub(super) struct Sizes {
     bf16_dot: bool,
     /// Whether these are products of whole tiles, like those of codes.
     tiled: bool,
+    /// Whether codes are widened to 16 bits.
+    words: bool,
     scores: Scores,
 }
 
@@ -59,7 +61,14 @@ impl Sizes {
         let row = shape.head_dim * if scores == Scores::Int8 { 1 } else { 2 };
         let tiled = is_bf16 && cpu.has_tiles() && row > 0 && row.is_multiple_of(STEP);
         let has_pairs = cpu.has_bf16_dot() && shape.head_dim.is_multiple_of(2);
-        Self { shape: *shape, format, bf16_dot: is_bf16 && has_pairs || tiled, tiled, scores }
+        Self {
+            shape: *shape,
+            format,
+            bf16_dot: is_bf16 && has_pairs || tiled,
+            tiled,
+            words: scores == Scores::Int8 && cpu.has_int16_only(),
+            scores,
+        }
     }
 
     pub(super) fn is_tiled(&self) -> bool {
@@ -69,6 +78,16 @@ impl Sizes {
     /// Whether queries and keys are codes.
     pub(super) fn has_codes(&self) -> bool {
         self.scores == Scores::Int8
+    }
+
+    /// Whether these have 16 bits.
+    pub(super) fn has_words(&self) -> bool {
+        self.words
+    }
+
+    /// Bytes of a code.
+    pub(super) fn code_size(&self) -> usize {
+        if self.words { 2 } else { 1 }
     }
 
     pub(super) fn is_bf16_dot(&self) -> bool {
@@ -114,17 +133,18 @@ impl Sizes {
 
     /// Groups of four bytes of a head of a query or key.
     pub(super) fn groups(&self) -> usize {
-        if self.has_codes() {
-            codes::code_bytes(self.shape.head_dim) / 4
-        } else {
-            self.shape.head_dim * self.size() / 4
-        }
+        if self.has_codes() { self.code_bytes() / 4 } else { self.shape.head_dim * self.size() / 4 }
+    }
+
+    /// Bytes of the codes of a head.
+    pub(super) fn code_bytes(&self) -> usize {
+        self.shape.head_dim.next_multiple_of(QUAD) * self.code_size()
     }
 
     /// Bytes of a panel of keys.
     pub(super) fn key_panel_bytes(&self) -> usize {
         if self.has_codes() {
-            codes::panel_bytes(self.shape.head_dim)
+            codes::panel_bytes(self.code_bytes())
         } else {
             self.shape.head_dim * PANEL * self.size()
         }
@@ -143,8 +163,7 @@ impl Sizes {
 
     /// Bytes of the codes of a block of queries.
     pub(super) fn codes_length(&self) -> usize {
-        let bytes = codes::code_bytes(self.shape.head_dim);
-        if self.has_codes() { self.query_block() * bytes } else { 0 }
+        if self.has_codes() { self.query_block() * self.code_bytes() } else { 0 }
     }
 
     /// Bytes of the values that belong to a panel of keys.

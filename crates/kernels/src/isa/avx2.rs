@@ -188,6 +188,17 @@ macro_rules! isa {
             }
 
             #[inline(always)]
+            fn shift_exponent(self, v: V, n: V) -> V {
+                // SAFETY: `self` proves that the CPU has AVX2.
+                unsafe {
+                    both!(i => {
+                        let places = _mm256_slli_epi32::<23>(_mm256_cvtps_epi32(n[i]));
+                        _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(v[i]), places))
+                    })
+                }
+            }
+
+            #[inline(always)]
             fn widen_bf16(self, from: &[u16; LANES]) -> V {
                 // SAFETY: both halves are eight readable numbers; `self` proves that the CPU has AVX2.
                 unsafe {

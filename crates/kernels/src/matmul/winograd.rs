@@ -53,6 +53,9 @@ const SPAN: usize = 8;
 /// Results of an image from which on it pays: fewer do not share the transformed taps often enough.
 const FEW_ROWS: usize = 100;
 
+/// The same for bytes, whose taps are read in less time and whose other way is slower.
+const FEW_ROWS_OF_BYTES: usize = 64;
+
 /// The place of a pixel outside the image.
 const OUTSIDE: u32 = u32::MAX;
 
@@ -93,16 +96,18 @@ impl Winograd {
         cpu: &Cpu,
     ) -> Option<Self> {
         let Geometry::Conv(conv) = *geometry else { return None };
-        let per_lane = match plan::Way::new(input, layout, cpu) {
-            plan::Way::F32 | plan::Way::Widened => 1,
-            plan::Way::Int16 | plan::Way::Narrow if conv.channels < Words::CHANNELS => 2,
+        let (per_lane, few_rows) = match plan::Way::new(input, layout, cpu) {
+            plan::Way::F32 | plan::Way::Widened => (1, FEW_ROWS),
+            plan::Way::Int16 => (2, FEW_ROWS_OF_BYTES),
+            plan::Way::Narrow => (2, FEW_ROWS),
             _ => return None,
         };
         let suits = conv.kernel == [3, 3]
             && conv.stride == [1, 1]
             && conv.channels.is_multiple_of(per_lane * LANES)
             && conv.channels > 0
-            && conv.out_height * conv.out_width >= FEW_ROWS;
+            && (per_lane == 1 || conv.channels < Words::CHANNELS)
+            && conv.out_height * conv.out_width >= few_rows;
         if !suits {
             return None;
         }
