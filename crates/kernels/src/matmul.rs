@@ -19,7 +19,7 @@
 //!    outside an image read rows of its zero point. Where the CPU multiplies bytes in 16 bits only,
 //!    both are widened to 16 bits first, or narrow weights are summed there and multiplied later.
 //! 5. *Tiles.* A CPU that multiplies tiles of 16 rows takes whole strips of 32 rows and 32 channels.
-//! 6. *Fewer products.* Convolutions of 3×3 taps in `f32` take the way of `winograd`.
+//! 6. *Fewer products.* Convolutions of 3×3 taps in `f32`, and of bytes in 16 bits, take the way of `winograd`.
 //! 7. *Epilogue.* Bias, shift, residual, activation, gate and rounding to bf16 are applied to a
 //!    finished tile while it is in the nearest cache.
 

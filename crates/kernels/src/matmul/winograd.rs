@@ -9,6 +9,8 @@
 //!    products that is little, and nothing is shared between threads or kept between calls.
 //! 2. *Twice as large images.* Where each pixel is seen four times, the two in the middle of a patch are one pixel, and
 //!    seven of the points are products with zero: nine products for what the definition does with 36.
+//! 3. *Whole numbers.* Where bytes are multiplied in 16 bits anyway, these have room for what is transformed, and the
+//!    results are exact; see [`Words`].
 
 mod numbers;
 mod transform;
