@@ -393,20 +393,35 @@ impl Tile<'_, '_> {
             if A::PIECE < usize::MAX {
                 for start in (0..groups).step_by(A::PIECE) {
                     let mut piece = [[isa.splat(0.0); C]; R];
-                    for k in start..groups.min(start + A::PIECE) {
-                        isa.prefetch_far(next);
-                        next = next.wrapping_add(ahead.step);
-                        for c in 0..C {
-                            // SAFETY: the first two assertions bound row `k` of `b`.
-                            let b = arithmetic.factor(isa, unsafe { load(isa, b.add(c * LANES)) });
-                            for (a, piece) in a.iter().zip(&mut piece) {
-                                // SAFETY: each row of `a` was checked to hold `groups` groups.
-                                let a = unsafe { a.add(k * GROUP).cast::<f32>().read_unaligned() };
-                                piece[c] =
-                                    arithmetic.multiply_add(isa, piece[c], (isa.splat(a), b));
+                    macro_rules! step {
+                        ($k:expr) => {
+                            isa.prefetch_far(next);
+                            next = next.wrapping_add(ahead.step);
+                            for c in 0..C {
+                                // SAFETY: the first two assertions bound row `k` of `b`.
+                                let b =
+                                    arithmetic.factor(isa, unsafe { load(isa, b.add(c * LANES)) });
+                                for (a, piece) in a.iter().zip(&mut piece) {
+                                    // SAFETY: each row of `a` was checked to hold `groups` groups.
+                                    let a = unsafe {
+                                        a.add((start + $k) * GROUP).cast::<f32>().read_unaligned()
+                                    };
+                                    piece[c] =
+                                        arithmetic.multiply_add(isa, piece[c], (isa.splat(a), b));
+                                }
                             }
+                            b = b.wrapping_add(b_stride * LANES);
+                        };
+                    }
+                    if groups - start >= A::PIECE {
+                        // A loop of a known length, which compilers unroll.
+                        for k in 0..A::PIECE {
+                            step!(k);
                         }
-                        b = b.wrapping_add(b_stride * LANES);
+                    } else {
+                        for k in 0..groups - start {
+                            step!(k);
+                        }
                     }
                     let row = segment * groups.div_ceil(SHARED) + start / SHARED;
                     let row = &multipliers[(row * b_stride + self.vector) * LANES..];
