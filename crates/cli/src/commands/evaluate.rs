@@ -11,6 +11,7 @@ use pipeline::{Model, Plan, Request, TextToImage};
 use serde::Serialize;
 use tensor::{Cpu, Precision, Scheme};
 
+use contender::Prompts;
 pub(crate) use contender::{Contender, LayerBits, Likeness};
 
 use super::{calibrate, drawing, engine};
@@ -50,8 +51,9 @@ pub(crate) fn run(args: &args::Evaluate) -> Result<()> {
     let mut judge = args.clip.as_deref().map(|clip| Judge::open(&cpu, clip)).transpose()?;
     let mut findings = models.compare(&request, (&cpu, &CANCEL))?;
     if let Some(judge) = &mut judge {
+        let prompts = Prompts::read(judge, &request.prompts)?;
         for contender in &mut findings.contenders {
-            contender.judge(judge, &request)?;
+            contender.judge(judge, &prompts)?;
         }
     }
     if let Some(json) = &json {
@@ -165,11 +167,12 @@ impl Findings {
     /// One line for each contender.
     fn table(&self) -> Result<String> {
         let mut out = String::new();
-        let (name, ssim, worst, psnr, fit) = ("model", "SSIM", "worst", "PSNR", "CLIP");
+        let (name, ssim, worst, psnr) = ("model", "SSIM", "worst", "PSNR");
+        let (fit, precision) = ("CLIP", "R-prec.");
         let (sqnr, mb, peak, seconds) = ("latents", "file MB", "peak MB", "s/picture");
         writeln!(
             out,
-            "{name:<28}{ssim:>8}{worst:>8}{psnr:>8}{sqnr:>9}{fit:>8}{mb:>10}{peak:>9}{seconds:>11}"
+            "{name:<28}{ssim:>8}{worst:>8}{psnr:>8}{sqnr:>9}{fit:>8}{precision:>9}{mb:>10}{peak:>9}{seconds:>11}"
         )?;
         for contender in &self.contenders {
             let Contender { name, bytes, planned_peak, seconds, .. } = contender;
@@ -182,8 +185,13 @@ impl Findings {
                 },
             );
             let fit = contender.fit.map_or("-".to_owned(), |fit| format!("{fit:.2}"));
+            let precision = contender.r_precision;
+            let precision = precision.map_or("-".to_owned(), |share| format!("{share:.3}"));
             let name = short(name);
-            writeln!(out, "{name:<28}{scores}{fit:>8}{mb:>10.1}{peak:>9.1}{seconds:>11.3}")?;
+            writeln!(
+                out,
+                "{name:<28}{scores}{fit:>8}{precision:>9}{mb:>10.1}{peak:>9.1}{seconds:>11.3}"
+            )?;
         }
         Ok(out)
     }
