@@ -186,7 +186,8 @@ fn a_target_is_kept_and_proved() {
     assert_eq!(report["contenders"].as_array().unwrap().len(), 4);
     let page = String::from_utf8(read(&folder, "mixed.work/report.html")).unwrap();
     assert!(page.contains("data:image/png") && !page.contains("http") && !page.contains("<script"));
-    assert_eq!(page.matches("<svg").count(), 5);
+    assert_eq!(page.matches("<svg").count(), 6);
+    assert!(page.contains("What each layer reads"));
 
     let evaluate = |more: &[&str]| {
         let reference = pipeline();

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 use pipeline::similarity::Judge;
 use pipeline::{Model, Plan, Request, TextToImage};
+use quant::calibration::Calibration;
 use serde::Serialize;
 use tensor::{Cpu, Precision, Scheme};
 
@@ -221,12 +222,12 @@ fn short(name: &str) -> String {
 /// Write the report of a model that was just made.
 pub(crate) fn write_report(
     models: &Models<'_>,
-    request: &Request,
+    (request, ranges): (&Request, &Calibration),
     (folder, cpu, cancel): (&std::path::Path, &Cpu, &AtomicBool),
 ) -> Result<()> {
     let findings = models.compare(request, (cpu, cancel))?;
     let work = page::Work::read(folder)?;
-    let html = Page { findings: &findings, work: Some(&work), ranges: None }.html()?;
+    let html = Page { findings: &findings, work: Some(&work), ranges: Some(ranges) }.html()?;
     output::save(&folder.join("report.html"), html.as_bytes())?;
     output::save(&folder.join("report.json"), serde_json::to_string_pretty(&findings)?.as_bytes())?;
     report::print(&findings.table()?);
