@@ -186,7 +186,8 @@ fn a_target_is_kept_and_proved() {
     assert_eq!(report["contenders"].as_array().unwrap().len(), 4);
     let page = String::from_utf8(read(&folder, "mixed.work/report.html")).unwrap();
     assert!(page.contains("data:image/png") && !page.contains("http") && !page.contains("<script"));
-    assert_eq!(page.matches("<svg").count(), 5);
+    assert_eq!(page.matches("<svg").count(), 6);
+    assert!(page.contains("What each layer reads"));
 
     let evaluate = |more: &[&str]| {
         let reference = pipeline();
@@ -199,6 +200,24 @@ fn a_target_is_kept_and_proved() {
     let ssim = |i: usize| found["contenders"][i]["mean"]["ssim"].as_f64().unwrap();
     // As many bytes, padding included, but where they are felt.
     assert!(ssim(2) > ssim(1), "{} {}", ssim(2), ssim(1));
+    let [model, clip] = [pipeline(), pipeline().join("../../clip")];
+    let more =
+        ["-W", "64", "-H", "64", "--count", "3", "-b", "1", "--json", "x.json", "--html", "x.html"];
+    let mut judge = mixdq(&folder, "evaluate", &more);
+    judge.args(["-m", "mixed.mixdq", "-r"]).arg(model).arg("--clip").arg(clip);
+    let said = String::from_utf8(done(&mut judge).stdout).unwrap();
+    assert!(said.contains("R-prec."), "{said}");
+    let found: Value = serde_json::from_slice(&read(&folder, "x.json")).unwrap();
+    for contender in found["contenders"].as_array().unwrap() {
+        let thirds = 3.0 * contender["r_precision"].as_f64().unwrap();
+        assert!(
+            [0.0, 1.0, 2.0, 3.0].contains(&thirds.round())
+                && (thirds - thirds.round()).abs() < 1e-9
+        );
+    }
+    assert!(
+        String::from_utf8(read(&folder, "x.html")).unwrap().contains("R-precision is the share")
+    );
     let said = failed(&mut evaluate(&["--require", "sqnr=149"]), 3);
     assert!(said.contains("sqnr is") && said.contains("149 is required"), "{said}");
 }

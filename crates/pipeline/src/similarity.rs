@@ -1,11 +1,12 @@
 //! How well a picture shows what a text says, by any `CLIPModel`.
 
+mod fit;
 mod preprocess;
 
 use std::path::Path;
 
 use models::Params;
-use models::clip::{ClipConfig, ClipModel, similarity};
+use models::clip::{ClipConfig, ClipModel, normalized};
 use tensor::file::Checkpoint;
 use tensor::{Control, Device, Graph, Plan, Precision, Session};
 
@@ -14,6 +15,8 @@ use crate::model::json;
 use crate::prompt::{Prompt, Tokenizer};
 use crate::{Error, Picture};
 use preprocess::Preprocess;
+
+pub use fit::Fit;
 
 /// Two towers in memory, in single precision.
 pub struct Judge<'a, D: Device> {
@@ -58,19 +61,28 @@ impl<'a, D: Device> Judge<'a, D> {
         Ok(Self { preprocess, tokenizer, config, text, vision, weights })
     }
 
-    /// The cosine between the embeddings of a picture and of a text, from −1 to 1.
+    /// The embedding of a text, of length 1: its dot product with that of a picture is their similarity, from −1 to 1.
     ///
     /// # Errors
     ///
     /// If the text cannot be tokenized.
-    pub fn similarity(&mut self, picture: &Picture, text: &str) -> Result<f32, Error> {
+    pub fn text(&mut self, text: &str) -> Result<Vec<f32>, Error> {
         let ids = self.tokenizer.encode(&Prompt::plain(text))?.ids;
         self.text.write_index("ids", &ids)?;
         self.text.write_index("eos", &[self.config.text.eos_position(&ids)])?;
         self.text.run(&self.weights, &Control::default())?;
+        Ok(normalized(&self.text.read("embedding")?))
+    }
+
+    /// The embedding of a picture, of length 1.
+    ///
+    /// # Errors
+    ///
+    /// If the picture is empty.
+    pub fn picture(&mut self, picture: &Picture) -> Result<Vec<f32>, Error> {
         self.vision.write("pixels", &self.preprocess.pixels(picture)?)?;
         self.vision.run(&self.weights, &Control::default())?;
-        Ok(similarity(&self.vision.read("embedding")?, &self.text.read("embedding")?, 1.0))
+        Ok(normalized(&self.vision.read("embedding")?))
     }
 }
 
@@ -97,8 +109,10 @@ mod tests {
         let wanted = read("judge.similarity").to_f32();
         let texts = ["a photo of a cat", "a castle floating in the clouds"];
         assert_eq!(wanted.len(), texts.len());
+        let seen = judge.picture(&picture).unwrap();
         for (text, wanted) in texts.into_iter().zip(wanted) {
-            let found = judge.similarity(&picture, text).unwrap();
+            let told = judge.text(text).unwrap();
+            let found: f32 = seen.iter().zip(&told).map(|(a, b)| a * b).sum();
             assert!((found - wanted).abs() < 2e-3, "{text}: {found}, not {wanted}");
         }
     }

@@ -173,12 +173,13 @@ fn table(found: &Value, ratio: f64) -> Result<Readings> {
         let name = name.rsplit('/').next().unwrap_or(name);
         let [ssim, psnr, sqnr] = ["ssim", "psnr", "sqnr"].map(|s| number(&contender["mean"][s]));
         let (fit, mb) = (number(&contender["fit"]), number(&contender["bytes"]) / 1e6);
+        let first = number(&contender["r_precision"]);
         let scores = if contender["mean"].is_null() {
             "the original".to_owned()
         } else {
             format!("SSIM {ssim:.4}, PSNR {psnr:.2} dB, latents {sqnr:.2} dB")
         };
-        say(&format!("  {name:<16} {scores}, CLIP {fit:.2}, {mb:.2} MB"));
+        say(&format!("  {name:<16} {scores}, CLIP {fit:.2}, R-precision {first:.3}, {mb:.2} MB"));
     }
     let ssim = |wanted: &str| {
         let named = |name: &str| name.rsplit('/').next() == Some(wanted);

@@ -39,7 +39,8 @@ pub(crate) struct Evaluate {
     #[arg(long, value_name = "SCORE=LEAST,…", value_delimiter = ',')]
     pub(crate) require: Vec<Requirement>,
 
-    /// A CLIP that says how well pictures fit their prompts: a folder as transformers writes it
+    /// A CLIP that says how well pictures fit their prompts (the mean cosine, times 100), and how many are nearer to their own
+    /// than to every other prompt (R-precision), in its judgement: a folder as transformers writes it
     #[arg(long, value_name = "DIR")]
     pub(crate) clip: Option<PathBuf>,
 

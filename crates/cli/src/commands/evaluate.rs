@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 use pipeline::similarity::Judge;
 use pipeline::{Model, Plan, Request, TextToImage};
+use quant::calibration::Calibration;
 use serde::Serialize;
 use tensor::{Cpu, Precision, Scheme};
 
+use contender::Prompts;
 pub(crate) use contender::{Contender, LayerBits, Likeness};
 
 use super::{calibrate, drawing, engine};
@@ -50,8 +52,9 @@ pub(crate) fn run(args: &args::Evaluate) -> Result<()> {
     let mut judge = args.clip.as_deref().map(|clip| Judge::open(&cpu, clip)).transpose()?;
     let mut findings = models.compare(&request, (&cpu, &CANCEL))?;
     if let Some(judge) = &mut judge {
+        let prompts = Prompts::read(judge, &request.prompts)?;
         for contender in &mut findings.contenders {
-            contender.judge(judge, &request)?;
+            contender.judge(judge, &prompts)?;
         }
     }
     if let Some(json) = &json {
@@ -165,11 +168,12 @@ impl Findings {
     /// One line for each contender.
     fn table(&self) -> Result<String> {
         let mut out = String::new();
-        let (name, ssim, worst, psnr, fit) = ("model", "SSIM", "worst", "PSNR", "CLIP");
+        let (name, ssim, worst, psnr) = ("model", "SSIM", "worst", "PSNR");
+        let (fit, precision) = ("CLIP", "R-prec.");
         let (sqnr, mb, peak, seconds) = ("latents", "file MB", "peak MB", "s/picture");
         writeln!(
             out,
-            "{name:<28}{ssim:>8}{worst:>8}{psnr:>8}{sqnr:>9}{fit:>8}{mb:>10}{peak:>9}{seconds:>11}"
+            "{name:<28}{ssim:>8}{worst:>8}{psnr:>8}{sqnr:>9}{fit:>8}{precision:>9}{mb:>10}{peak:>9}{seconds:>11}"
         )?;
         for contender in &self.contenders {
             let Contender { name, bytes, planned_peak, seconds, .. } = contender;
@@ -182,8 +186,13 @@ impl Findings {
                 },
             );
             let fit = contender.fit.map_or("-".to_owned(), |fit| format!("{fit:.2}"));
+            let precision = contender.r_precision;
+            let precision = precision.map_or("-".to_owned(), |share| format!("{share:.3}"));
             let name = short(name);
-            writeln!(out, "{name:<28}{scores}{fit:>8}{mb:>10.1}{peak:>9.1}{seconds:>11.3}")?;
+            writeln!(
+                out,
+                "{name:<28}{scores}{fit:>8}{precision:>9}{mb:>10.1}{peak:>9.1}{seconds:>11.3}"
+            )?;
         }
         Ok(out)
     }
@@ -213,12 +222,12 @@ fn short(name: &str) -> String {
 /// Write the report of a model that was just made.
 pub(crate) fn write_report(
     models: &Models<'_>,
-    request: &Request,
+    (request, ranges): (&Request, &Calibration),
     (folder, cpu, cancel): (&std::path::Path, &Cpu, &AtomicBool),
 ) -> Result<()> {
     let findings = models.compare(request, (cpu, cancel))?;
     let work = page::Work::read(folder)?;
-    let html = Page { findings: &findings, work: Some(&work), ranges: None }.html()?;
+    let html = Page { findings: &findings, work: Some(&work), ranges: Some(ranges) }.html()?;
     output::save(&folder.join("report.html"), html.as_bytes())?;
     output::save(&folder.join("report.json"), serde_json::to_string_pretty(&findings)?.as_bytes())?;
     report::print(&findings.table()?);

@@ -1,11 +1,13 @@
 //! One model's pictures, how near they are to the original's, and what they cost.
 
+use std::collections::BTreeMap;
+use std::iter;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use pipeline::memory::Layer;
-use pipeline::similarity::Judge;
+use pipeline::similarity::{Fit, Judge};
 use pipeline::{Drawn, Model, Picture, Plan, Request, TextToImage, Watch, pack};
 use quant::metrics::{self, Noise};
 use serde::Serialize;
@@ -29,6 +31,8 @@ pub(crate) struct Contender {
     pub(crate) worst: Option<Likeness>,
     /// How well the pictures fit their prompts: the mean cosine of a CLIP's embeddings, times 100.
     pub(crate) fit: Option<f64>,
+    /// The share of pictures that the CLIP finds nearer to their own prompt than to all others.
+    pub(crate) r_precision: Option<f64>,
     pub(crate) pictures: Vec<Scored>,
     /// Stored bits of each layer's weights, in the order in which a picture needs them.
     pub(crate) bits: Vec<LayerBits>,
@@ -67,6 +71,29 @@ pub(crate) struct LayerBits {
     pub(crate) bits: f64,
 }
 
+/// What a CLIP makes of the prompts, each different one once.
+#[derive(Debug)]
+pub(crate) struct Prompts {
+    embeddings: Vec<Vec<f32>>,
+    /// Where each prompt of the request is among them.
+    places: Vec<usize>,
+}
+
+impl Prompts {
+    /// Have a CLIP read the prompts.
+    pub(crate) fn read(judge: &mut Judge<'_, Cpu>, prompts: &[String]) -> Result<Self> {
+        let (mut embeddings, mut places, mut known) = (Vec::new(), Vec::new(), BTreeMap::new());
+        for prompt in prompts {
+            let place = *known.entry(prompt).or_insert(embeddings.len());
+            if place == embeddings.len() {
+                embeddings.push(judge.text(prompt)?);
+            }
+            places.push(place);
+        }
+        Ok(Self { embeddings, places })
+    }
+}
+
 impl Contender {
     /// Draw all pictures of a request.
     pub(crate) fn draw(
@@ -96,6 +123,7 @@ impl Contender {
             mean: None,
             worst: None,
             fit: None,
+            r_precision: None,
             pictures: Vec::new(),
             bits: bits.collect(),
             drawn: Vec::with_capacity(request.total()),
@@ -113,13 +141,14 @@ impl Contender {
     }
 
     /// Have a CLIP say how well the pictures fit their prompts.
-    pub(crate) fn judge(&mut self, judge: &mut Judge<'_, Cpu>, request: &Request) -> Result<()> {
-        let mut sum = 0.0;
-        for (index, picture) in self.drawn.iter().enumerate() {
-            let prompt = &request.prompts[index / request.pictures];
-            sum += f64::from(judge.similarity(picture, prompt)?);
-        }
-        self.fit = Some(100.0 * sum / self.drawn.len() as f64);
+    pub(crate) fn judge(&mut self, judge: &mut Judge<'_, Cpu>, prompts: &Prompts) -> Result<()> {
+        let count = self.drawn.len() / prompts.places.len();
+        let own = prompts.places.iter().flat_map(|place| iter::repeat_n(*place, count));
+        let seen = self.drawn.iter().zip(own);
+        let seen: Vec<_> =
+            seen.map(|(picture, own)| Ok((judge.picture(picture)?, own))).collect::<Result<_>>()?;
+        let Fit { similarity, r_precision } = Fit::new(&seen, &prompts.embeddings);
+        (self.fit, self.r_precision) = (Some(100.0 * similarity), r_precision);
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use tensor::{Cpu, LayerFormat, Precision, Scheme};
 
 use super::work;
 use crate::args::{Beside, Quantize, Source, Target};
+use crate::commands::calibrate;
 use crate::commands::drawing;
 use crate::commands::engine;
 use crate::commands::evaluate::{self, Models};
@@ -27,6 +28,12 @@ pub(crate) const SCORES: &str = "sensitivity.jsonl";
 
 /// Where the work folder keeps the plans that were compared.
 pub(crate) const CANDIDATES: &str = "candidates.json";
+
+/// Where the work folder keeps what layers read.
+const RANGES: &str = "ranges.jsonl";
+
+/// Pictures that show what layers read: enough for a chart, and soon drawn.
+const RANGED: usize = 8;
 
 /// What units add to the bits of a weight at most.
 const UNITS: f64 = 0.3;
@@ -127,7 +134,11 @@ pub(super) fn report(args: &Quantize, target: Target, engine: Engine<'_>) -> Res
     let models =
         Models { reference, model: &model, beside: &[Beside::Scheme(naive)], everywhere: &[naive] };
     let folder = work(args);
-    evaluate::write_report(&models, &request, (&folder, cpu, cancel))?;
+    let few = drawing::pictures(&args.pictures, 0)?;
+    let prompts = few.prompts.iter().take(RANGED).cloned().collect();
+    let few = Request { prompts, pictures: 1, ..few };
+    let ranges = calibrate::measure(&few, (&folder.join(RANGES), cancel), (reference, cpu))?;
+    evaluate::write_report(&models, (&request, &ranges), (&folder, cpu, cancel))?;
     report::say(&format!("report: {}", folder.join("report.html").display()));
     Ok(())
 }
