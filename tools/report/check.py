@@ -9,9 +9,13 @@ take at most 10 MB. With a folder, pictures of it at 1280 and 390 pixels are wri
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 CHROMIUM = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr"]
+
+# Of a picture in pixels, more than any report has.
+HEIGHT = 8000
 
 
 def chromium(*words):
@@ -32,6 +36,16 @@ def faults(path, page):
         yield f"takes {path.stat().st_size / 1e6:.1f} MB"
 
 
+def show(path, width, picture):
+    """A picture of the page in a frame of this width: no window of Chromium is as narrow as a telephone."""
+    with tempfile.TemporaryDirectory() as folder:
+        frame = Path(folder) / "frame.html"
+        frame.write_text(f'<body style="margin:0"><iframe src="{path.as_uri()}" width="{width}" height="{HEIGHT}" '
+                         'style="border:0"></iframe>')
+        size = f"--window-size={max(width, 600)},{HEIGHT}"
+        chromium(size, f"--screenshot={picture}", frame.as_uri())
+
+
 def main():
     path = Path(sys.argv[1]).resolve()
     shown = chromium("--dump-dom", path.as_uri())
@@ -40,7 +54,7 @@ def main():
     if len(sys.argv) > 2:
         for width in (1280, 390):
             picture = Path(sys.argv[2]).resolve() / f"report-{width}.png"
-            chromium(f"--window-size={width},3600", f"--screenshot={picture}", path.as_uri())
+            show(path, width, picture)
     sys.exit("\n".join(found) or 0)
 
 

@@ -15,7 +15,8 @@ use quant::formats::Objective;
 use quant::sensitivity::{FLOAT, Sensitivity};
 
 use crate::commands::evaluate::{Contender, Findings, LayerBits, Likeness};
-use crate::commands::quantize::search::{CANDIDATES, Comparison, SCORES};
+use crate::commands::quantize::compare::Comparison;
+use crate::commands::quantize::search::{CANDIDATES, SCORES};
 use chart::{Chart, Span};
 
 const HEAD: &str = include_str!("page/head.html");
@@ -88,7 +89,7 @@ impl Page<'_> {
         if let Some(work) = self.work {
             out.push_str("<h2>Sensitivity of each layer alone</h2>\n");
             out.push_str(&sensitivity(work));
-            out.push_str("<h2>Plans that were compared</h2>\n");
+            out.push_str("<h2>Plans that were compared, and what they were chosen by</h2>\n");
             out.push_str(&plans(work));
         }
         if let Some(found) = self.ranges {
@@ -294,7 +295,7 @@ fn plans(work: &Work) -> String {
             );
             chart.dot([plan.ratio.log2(), plan.effect.sqnr], colour, &title);
         }
-        chart.key(colour, &format!("chosen by {objective}"));
+        chart.key(colour, &format!("by {objective}"));
     }
     chart.svg()
 }

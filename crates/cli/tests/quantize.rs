@@ -100,7 +100,7 @@ fn work_that_was_killed_ends_with_the_same_file() {
         wait = wait.mul_f32(1.4);
     }
     assert_same(&folder, ["again.mixdq", "once.mixdq"]);
-    for name in ["sensitivity.jsonl", "candidates.json", "plan.toml"] {
+    for name in ["sensitivity.jsonl", "candidates.json", "activations.json", "plan.toml"] {
         let [again, once] = ["again", "once"].map(|run| format!("{run}.work/{name}"));
         assert_same(&folder, [&again, &once]);
     }

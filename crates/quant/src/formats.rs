@@ -4,6 +4,7 @@
 //! average bits; but a layer chooses among formats with the bytes that they really take, scales included, and a group may
 //! stay below its share. Beside that, all layers are optimised together, without a ratio.
 
+mod protection;
 mod together;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,8 @@ use crate::budget::Budget;
 use crate::group::Group;
 use crate::programme::{self, Candidate};
 use crate::sensitivity::{Effect, Record, Sensitivity};
+
+pub use protection::{changed, protect};
 
 /// What is made as great as possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

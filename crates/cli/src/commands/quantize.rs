@@ -1,5 +1,7 @@
 //! A model → one packed file.
 
+mod activations;
+pub(crate) mod compare;
 mod known;
 pub(crate) mod search;
 

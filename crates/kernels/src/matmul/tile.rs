@@ -393,34 +393,20 @@ impl Tile<'_, '_> {
             if A::PIECE < usize::MAX {
                 for start in (0..groups).step_by(A::PIECE) {
                     let mut piece = [[isa.splat(0.0); C]; R];
-                    macro_rules! step {
-                        ($k:expr) => {
+                    // A loop of a known length is unrolled.
+                    if groups - start >= A::PIECE {
+                        for k in start..start + A::PIECE {
                             isa.prefetch_far(next);
                             next = next.wrapping_add(ahead.step);
-                            for c in 0..C {
-                                // SAFETY: the first two assertions bound row `k` of `b`.
-                                let b =
-                                    arithmetic.factor(isa, unsafe { load(isa, b.add(c * LANES)) });
-                                for (a, piece) in a.iter().zip(&mut piece) {
-                                    // SAFETY: each row of `a` was checked to hold `groups` groups.
-                                    let a = unsafe {
-                                        a.add((start + $k) * GROUP).cast::<f32>().read_unaligned()
-                                    };
-                                    piece[c] =
-                                        arithmetic.multiply_add(isa, piece[c], (isa.splat(a), b));
-                                }
-                            }
+                            // SAFETY: the first two assertions bound row `k` of `b`, and each row of `a` was checked.
+                            unsafe { step((isa, arithmetic), (&a, k), b, &mut piece) };
                             b = b.wrapping_add(b_stride * LANES);
-                        };
-                    }
-                    if groups - start >= A::PIECE {
-                        // A loop of a known length, which compilers unroll.
-                        for k in 0..A::PIECE {
-                            step!(k);
                         }
                     } else {
-                        for k in 0..groups - start {
-                            step!(k);
+                        for k in start..groups {
+                            // SAFETY: as above.
+                            unsafe { step((isa, arithmetic), (&a, k), b, &mut piece) };
+                            b = b.wrapping_add(b_stride * LANES);
                         }
                     }
                     let row = segment * groups.div_ceil(SHARED) + start / SHARED;
@@ -470,6 +456,29 @@ impl Tile<'_, '_> {
                     isa.store(acc, &mut *to.cast::<[f32; LANES]>());
                 }
             }
+        }
+    }
+}
+
+/// Group `k` of a piece.
+///
+/// # Safety
+///
+/// `C` vectors must be readable at `b`, and group `k` in each row of `a`.
+#[inline(always)]
+unsafe fn step<I: Isa, A: Arithmetic<I>, const R: usize, const C: usize>(
+    (isa, arithmetic): (I, A),
+    (a, k): (&[*const u8; R], usize),
+    b: *const f32,
+    piece: &mut [[I::V; C]; R],
+) {
+    for c in 0..C {
+        // SAFETY: the caller guarantees `C` vectors.
+        let b = arithmetic.factor(isa, unsafe { load(isa, b.add(c * LANES)) });
+        for (a, piece) in a.iter().zip(&mut *piece) {
+            // SAFETY: the caller guarantees the group.
+            let a = unsafe { a.add(k * GROUP).cast::<f32>().read_unaligned() };
+            piece[c] = arithmetic.multiply_add(isa, piece[c], (isa.splat(a), b));
         }
     }
 }

@@ -2,18 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, ensure};
-use pipeline::probe::Probe;
-use pipeline::{Model, Plan, Request, TextToImage, Watch, pack};
+use pipeline::{Model, Plan, Request, pack};
 use quant::formats::{self, Formats, Layers, Metric};
-use quant::sensitivity::{Effect, FLOAT, Sensitivity};
-use serde::{Deserialize, Serialize};
-use tensor::{Cpu, LayerFormat, Precision, Scheme};
+use quant::sensitivity::{FLOAT, Sensitivity};
+use tensor::{Cpu, LayerFormat, Scheme};
 
-use super::work;
+use super::compare::{Compared, compare};
+use super::{activations, work};
 use crate::args::{Beside, Quantize, Source, Target};
 use crate::commands::calibrate;
 use crate::commands::drawing;
@@ -21,7 +19,7 @@ use crate::commands::engine;
 use crate::commands::evaluate::{self, Models};
 use crate::commands::sensitivity::{PicturesOf, Scope, What};
 use crate::output;
-use crate::report::{self, Details, Progress, Unmet};
+use crate::report::{self, Unmet};
 
 /// Where the work folder keeps what was measured.
 pub(crate) const SCORES: &str = "sensitivity.jsonl";
@@ -39,27 +37,7 @@ const RANGED: usize = 8;
 const UNITS: f64 = 0.3;
 
 /// What works: a model, a CPU, and the flag that stops them.
-type Engine<'a> = (&'a Model, &'a Cpu, &'a AtomicBool);
-
-/// Plans that were compared, as they are kept in the work folder.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Comparison {
-    prompts: Vec<String>,
-    seed: u64,
-    /// Checksum of what was measured, by which the plans were chosen.
-    measured: u32,
-    pub(crate) plans: Vec<Compared>,
-}
-
-/// A plan, and what becomes of pictures that were not measured.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Compared {
-    pub(crate) ratio: f64,
-    pub(crate) objective: String,
-    pub(crate) bytes: u64,
-    pub(crate) effect: Effect,
-    layers: Layers,
-}
+pub(super) type Engine<'a> = (&'a Model, &'a Cpu, &'a AtomicBool);
 
 /// The plan for this target.
 pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result<Plan> {
@@ -75,7 +53,11 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
         text_formats: text_formats(target)?,
         components: Vec::new(),
         look: if metric == Metric::Ssim { PicturesOf::All } else { PicturesOf::Content },
-        scope: Scope::new(args.fast, args.time),
+        scope: if target.acts < 16 {
+            activations::scopes(args)[0]
+        } else {
+            Scope::new(args.fast, args.time)
+        },
         shard: None,
     };
     let held_out = drawing::pictures(&args.pictures, args.pictures.count as usize)?;
@@ -90,11 +72,11 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
     let candidates = candidates(args, target, &measured, (model, cpu))?;
     let plans = compare(&candidates, &measured, (&held_out, &work.join(CANDIDATES)), engine)?;
     let key = |plan: &Compared| (plan.effect.ssim.unwrap_or(0.0), plan.effect.sqnr);
-    let best = plans.iter().max_by(|a, b| {
+    let best = candidates.iter().zip(&plans).max_by(|(_, a), (_, b)| {
         let ((a, x), (b, y)) = (key(a), key(b));
         a.total_cmp(&b).then(x.total_cmp(&y))
     });
-    let best = best.context("no plan was compared")?;
+    let (chosen, best) = best.context("no plan was compared")?;
     report::say(&format!(
         "best of {} plans, on prompts that were not measured: similarity {:.4}, {:.2} dB; {:.1} MB of weights",
         plans.len(),
@@ -102,7 +84,12 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
         key(best).1,
         best.bytes as f64 / 1e6
     ));
-    let plan = plan(&best.layers)?;
+    let plan = if target.acts < 16 {
+        let both = (chosen, best);
+        plan(&activations::choose((args, target), both, (&held_out, &work), engine)?.layers)?
+    } else {
+        plan(&chosen.layers)?
+    };
     let names = model.components().map(|component| component.name);
     output::save(&work.join("plan.toml"), plan.to_toml(names).as_bytes())?;
     Ok(plan)
@@ -149,7 +136,7 @@ fn proof(args: &Quantize) -> Result<Request> {
 }
 
 /// These formats of all components.
-fn plan(layers: &Layers) -> Result<Plan> {
+pub(super) fn plan(layers: &Layers) -> Result<Plan> {
     let scheme = |format: &String| match format.as_str() {
         FLOAT => Ok(None),
         scheme => scheme.parse::<Scheme>().map(Some).map_err(anyhow::Error::msg),
@@ -208,54 +195,4 @@ fn unless_none(found: Vec<Formats>, (what, most, least): (&str, f64, f64)) -> Re
         return Err(Unmet(fault).into());
     }
     Ok(found)
-}
-
-/// Draw with every plan, or go on where that was interrupted.
-fn compare(
-    candidates: &[Formats],
-    measured: &Sensitivity,
-    (request, path): (&Request, &Path),
-    (model, cpu, cancel): Engine<'_>,
-) -> Result<Vec<Compared>> {
-    let mut all = Comparison {
-        prompts: request.prompts.clone(),
-        seed: request.seed,
-        measured: crc32fast::hash(measured.to_text().as_bytes()),
-        plans: Vec::new(),
-    };
-    let there = fs::read(path).ok();
-    let there = there.and_then(|bytes| serde_json::from_slice::<Comparison>(&bytes).ok());
-    let there = there.filter(|there| {
-        (&there.prompts, there.seed, there.measured) == (&all.prompts, all.seed, all.measured)
-    });
-    let known = there.map(|there| there.plans).unwrap_or_default();
-    let progress = Progress::new(Details::None);
-    let observer = |event| progress.tell(event);
-    let watch = Watch { cancel: Some(cancel), observer: Some(&observer) };
-    let real = Plan::float(Precision::F32);
-    let pipeline = TextToImage::new(cpu, model, &real);
-    let mut probe = None;
-    for (i, candidate) in candidates.iter().enumerate() {
-        progress.work("compare", i, candidates.len());
-        let known = known.iter().find(|plan| plan.layers == candidate.layers);
-        let effect = if let Some(plan) = known {
-            plan.effect
-        } else {
-            let probe = match &mut probe {
-                Some(probe) => probe,
-                None => probe.insert(Probe::new(&pipeline, request, &watch)?),
-            };
-            probe.compare(&plan(&candidate.layers)?)?
-        };
-        all.plans.push(Compared {
-            ratio: candidate.ratio,
-            objective: candidate.objective.name().to_owned(),
-            bytes: candidate.bytes,
-            effect,
-            layers: candidate.layers.clone(),
-        });
-        output::save(path, &serde_json::to_vec_pretty(&all)?)?;
-    }
-    progress.finish();
-    Ok(all.plans)
 }
