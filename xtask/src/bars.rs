@@ -9,6 +9,7 @@ mod hard_limit;
 mod inputs;
 mod list;
 mod method;
+mod mission;
 mod mixed;
 mod neighbour;
 mod packed;

@@ -18,7 +18,7 @@ pub(super) fn readings(options: &Options) -> Result<Readings> {
     let inputs = options.models.join("sd-turbo-step.safetensors");
     inputs::write(&inputs)?;
     let binary = build(&["--release"])?;
-    let models = [folder, packed::w8a8(options)?, packed::w4a8(options, "sd-turbo")?];
+    let models = [folder, packed::w8a8(options, "sd-turbo")?, packed::w4a8(options, "sd-turbo")?];
     let mut servers = Vec::new();
     for model in &models {
         servers.push((Server::at_level(&binary, model, &inputs, "avx2")?, Vec::new()));

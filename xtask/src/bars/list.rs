@@ -1,7 +1,8 @@
 //! The promises.
 
 use super::{
-    Bar, Limit, Size, Source, avx2, method, mixed, packed, picture, race, ram, tests, threads,
+    Bar, Limit, Size, Source, avx2, method, mission, mixed, packed, picture, race, ram, tests,
+    threads,
 };
 
 const PARITY: Source = Source {
@@ -61,6 +62,7 @@ const PACKED_SDXL: Source = Source { name: "packed sdxl", size: Size::Full, meas
 const AVX2: Source = Source { name: "avx2", size: Size::Full, measure: avx2::readings };
 const MIXED: Source = Source { name: "mixed", size: Size::Small, measure: mixed::readings };
 const METHOD: Source = Source { name: "method", size: Size::Small, measure: method::readings };
+const MISSION: Source = Source { name: "mission", size: Size::Full, measure: mission::readings };
 const RAM: Source = Source { name: "ram", size: Size::Full, measure: ram::readings };
 const THREADS: Source = Source { name: "threads", size: Size::Full, measure: threads::readings };
 
@@ -112,6 +114,10 @@ pub(super) const BARS: &[Bar] = &[
     bar(["packed.sdxl.w8", "w8"], Limit::AtMost(2500.0, "MiB"), &PACKED_SDXL),
     bar(["packed.sdxl.w4", "w4"], Limit::AtMost(1330.0, "MiB"), &PACKED_SDXL),
     bar(["packed.sdxl.quantize", "quantize_peak"], Limit::AtMost(1000.0, "MB"), &PACKED_SDXL),
+    bar(["mission.smaller", "smaller"], Limit::AtLeast(3.4, "times"), &MISSION),
+    bar(["mission.smaller.w8", "smaller_w8"], Limit::AtLeast(1.9, "times"), &MISSION),
+    bar(["mission.leaner", "leaner"], Limit::AtLeast(3.0, "times"), &MISSION),
+    bar(["mission.faster", "faster"], Limit::AtLeast(1.45, "times"), &MISSION),
     bar(["ram.default", "default"], Limit::AtMost(1500.0, "MB"), &RAM),
     bar(["ram.sd-turbo", "sd"], Limit::AtMost(700.0, "MB"), &RAM),
     bar(["ram.1024", "large"], Limit::AtMost(2200.0, "MB"), &RAM),

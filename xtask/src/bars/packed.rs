@@ -15,8 +15,12 @@ use crate::console::say;
 const RUNS: usize = 5;
 
 /// Schemes by the flags of `mixdq quantize`.
-const SCHEMES: [(&str, [&str; 2]); 4] =
-    [("w8a8", ["8", "8"]), ("w4a8", ["4", "8"]), ("w2a8", ["2", "8"]), ("w4a16", ["4", "16"])];
+const SCHEMES: [(&str, [&str; 4]); 4] = [
+    ("w8a8", ["--weights", "8", "--acts", "8"]),
+    ("w4a8", ["--weights", "4", "--acts", "8"]),
+    ("w2a8", ["--weights", "2", "--acts", "8"]),
+    ("w4a16", ["--weights", "4", "--acts", "16"]),
+];
 
 /// SD-Turbo's shape. Reads times of steps as ratios (`w4a8_of_w8a8`, `w2a8_of_w8a8`, `w4a16_of_bf16`, `w8a8_of_bf16`),
 /// `step_over` (peak memory of a step beyond the stored UNet, MB), `dirty_over` (private dirty memory of a second
@@ -30,8 +34,8 @@ pub(super) fn readings(options: &Options) -> Result<Readings> {
     let (mut steps, mut readings) = (Vec::new(), Readings::default());
     let (mut peak, mut over, mut first) = (0.0_f64, f64::NEG_INFINITY, f64::NEG_INFINITY);
     let mut files = Vec::new();
-    for (name, bits) in SCHEMES {
-        let (file, most) = pack(options, &binary, (&folder, "sd-turbo"), (name, bits))?;
+    for (name, words) in SCHEMES {
+        let (file, most) = pack(options, &binary, (&folder, "sd-turbo"), (name, &words))?;
         peak = peak.max(most);
         files.push((name, file));
     }
@@ -85,8 +89,8 @@ pub(super) fn sdxl(options: &Options) -> Result<Readings> {
     let binary = build(&["--release"])?;
     let mut readings = Readings::default();
     let mut peak = 0.0_f64;
-    for (reading, (name, bits)) in [("w8", SCHEMES[0]), ("w4", SCHEMES[1])] {
-        let (file, most) = pack(options, &binary, (&folder, "sdxl-turbo"), (name, bits))?;
+    for (reading, (name, words)) in [("w8", SCHEMES[0]), ("w4", SCHEMES[1])] {
+        let (file, most) = pack(options, &binary, (&folder, "sdxl-turbo"), (name, &words))?;
         peak = peak.max(most);
         readings.set(reading, stored(&file, "unet")? * 1e6 / f64::from(1 << 20));
     }
@@ -94,30 +98,33 @@ pub(super) fn sdxl(options: &Options) -> Result<Readings> {
     Ok(readings)
 }
 
-/// The packed SD-Turbo in `w8a8`.
-pub(super) fn w8a8(options: &Options) -> Result<PathBuf> {
-    let folder = picture::folder(options, "sd-turbo")?;
-    let binary = build(&["--release"])?;
-    Ok(pack(options, &binary, (&folder, "sd-turbo"), SCHEMES[0])?.0)
+/// A packed model of this family in `w8a8`.
+pub(super) fn w8a8(options: &Options, family: &str) -> Result<PathBuf> {
+    uniform(options, family, 0)
 }
 
 /// A packed model of this family in `w4a8`.
 pub(super) fn w4a8(options: &Options, family: &str) -> Result<PathBuf> {
+    uniform(options, family, 1)
+}
+
+fn uniform(options: &Options, family: &str, scheme: usize) -> Result<PathBuf> {
     let folder = picture::folder(options, family)?;
     let binary = build(&["--release"])?;
-    Ok(pack(options, &binary, (&folder, family), SCHEMES[1])?.0)
+    let (name, words) = SCHEMES[scheme];
+    Ok(pack(options, &binary, (&folder, family), (name, &words))?.0)
 }
 
 /// Pack a model beside its folder; the file, and the peak memory of packing in MB.
-fn pack(
+pub(super) fn pack(
     options: &Options,
     binary: &Path,
     (folder, family): (&Path, &str),
-    (name, [weights, acts]): (&str, [&str; 2]),
+    (name, words): (&str, &[&str]),
 ) -> Result<(PathBuf, f64)> {
     let file = options.models.join(format!("{family}-{name}.mixdq"));
-    let mut command = program(binary, &["quantize", "--weights", weights, "--acts", acts]);
-    command.args(["-t", "2", "-m"]).arg(folder).arg("-o").arg(&file);
+    let mut command = program(binary, &["quantize"]);
+    command.args(words).args(["-t", "2", "-m"]).arg(folder).arg("-o").arg(&file);
     let child = command.stderr(Stdio::null()).spawn()?;
     let peak = picture::watch(&child);
     let status = child.wait_with_output()?.status;

@@ -52,13 +52,14 @@ pub(super) fn folder(options: &Options, family: &str) -> Result<PathBuf> {
 }
 
 /// One run of the program: seconds in all, seconds of its phases, peak memory in MB.
-struct Run {
-    wall: f64,
+pub(super) struct Run {
+    pub(super) wall: f64,
     phases: f64,
-    peak: f64,
+    pub(super) peak: f64,
 }
 
-fn draw(binary: &Path, folder: &Path, picture: &Path) -> Result<Run> {
+/// Draw with a folder or a packed file.
+pub(super) fn draw(binary: &Path, folder: &Path, picture: &Path) -> Result<Run> {
     let mut command = program(binary, &["generate", "-p", "a lighthouse at dawn", "-v"]);
     command.args(["-W", "512", "-H", "512", "--steps", "1", "-s", "0", "-t", "2"]);
     command.args(["--precision", "bf16", "-m"]).arg(folder).arg("-o").arg(picture);
@@ -126,7 +127,8 @@ fn largest_component(folder: &Path) -> Result<f64> {
     Ok(largest as f64 / 1e6)
 }
 
-fn weights(folder: &Path) -> Result<u64> {
+/// Bytes of the weights in a folder.
+pub(super) fn weights(folder: &Path) -> Result<u64> {
     let mut sum = 0;
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();

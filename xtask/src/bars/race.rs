@@ -15,7 +15,7 @@ pub(super) fn readings(options: &Options, [script, precision]: [&str; 2]) -> Res
     let folder = super::picture::folder(options, "sd-turbo")?;
     let binary = build(&["--release"])?;
     let ours = match precision {
-        "w8a8" => format!("-m {}", super::packed::w8a8(options)?.display()),
+        "w8a8" => format!("-m {}", super::packed::w8a8(options, "sd-turbo")?.display()),
         _ => "-m {model} --precision {precision}".to_owned(),
     };
     let ours = format!(
