@@ -41,8 +41,9 @@ type Mixed = (&'static str, [&'static str; 2], Option<&'static str>);
 /// The one that is drawn from its packed file; the others are drawn from the original by their plans.
 const JUDGED: Mixed = ("mixed-w4a8", ["w4a8", "decoupled"], Some("mixed-w8a8"));
 
-/// Reads `naive`, `first`, `split`, `best` (static, with ranges that cut off outliers) and `dynamic` (SSIM), and `ratio` (of the
-/// first token to all others).
+/// Reads `naive`, `first`, `split`, `best` (static, with ranges that cut off outliers) and `dynamic` (SSIM), `ratio` (of the
+/// first token to all others), `lost_w8a8` and `lost_w4a8` (the share of pictures by which R-precision is less than the original's
+/// with mixed formats) and `ssim` and `sqnr` (how much more mixed formats of 4 bits have than uniform ones).
 pub(super) fn readings(options: &Options) -> Result<Readings> {
     let folder = options.models.join("method");
     fs::create_dir_all(&folder)?;
@@ -181,12 +182,19 @@ fn table(found: &Value, ratio: f64) -> Result<Readings> {
         };
         say(&format!("  {name:<16} {scores}, CLIP {fit:.2}, R-precision {first:.3}, {mb:.2} MB"));
     }
-    let ssim = |wanted: &str| {
+    let read = |wanted: &str, path: &str| {
         let named = |name: &str| name.rsplit('/').next() == Some(wanted);
         let found = contenders.iter().find(|c| c["name"].as_str().is_some_and(named));
-        found.map_or(f64::NAN, |contender| number(&contender["mean"]["ssim"]))
+        found.and_then(|contender| contender.pointer(path)).map_or(f64::NAN, number)
     };
+    let ssim = |wanted| read(wanted, "/mean/ssim");
+    let lost = |wanted| read("f32", "/r_precision") - read(wanted, "/r_precision");
+    let gained = |path| read("mixed-w4a8", path) - read("uniform w4a8", path);
     let mut readings = Readings::default();
+    readings.set("lost_w8a8", lost("mixed-w8a8"));
+    readings.set("lost_w4a8", lost("mixed-w4a8"));
+    readings.set("ssim", gained("/mean/ssim"));
+    readings.set("sqnr", gained("/mean/sqnr"));
     readings.set("ratio", ratio);
     for (name, contender) in [
         ("naive", "naive"),
