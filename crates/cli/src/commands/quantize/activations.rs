@@ -33,11 +33,14 @@ const WORTH: f64 = 0.1;
 const PARTS: u32 = 4;
 
 /// How much is measured of weights, and of activations.
-pub(super) fn scopes(args: &Quantize) -> [Scope; 2] {
-    let scope = Scope::new(args.fast, args.time);
-    let Scope::Within(time) = scope else { return [scope; 2] };
-    let own = time / PARTS;
-    [Scope::Within(own * (PARTS - 1)), Scope::Within(own)]
+pub(super) fn scopes(args: &Quantize, target: Target) -> [Scope; 2] {
+    match Scope::new(args.fast, args.time) {
+        Scope::Within(time) if target.acts < 16 => {
+            let own = time / PARTS;
+            [Scope::Within(own * (PARTS - 1)), Scope::Within(own)]
+        }
+        scope => [scope; 2],
+    }
 }
 
 /// These formats, with activations of 16 bits where that is worth it.
@@ -57,7 +60,7 @@ pub(super) fn choose(
         text_formats: Vec::new(),
         components: names.filter(|name| !texts(name)).map(str::to_owned).collect(),
         look: if metric == Metric::Ssim { PicturesOf::All } else { PicturesOf::Content },
-        scope: scopes(args)[1],
+        scope: scopes(args, target)[1],
         shard: None,
     };
     let measured = what.measure(model, cpu, (&work.join(SCORES), cancel))?;

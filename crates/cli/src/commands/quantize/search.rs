@@ -17,7 +17,7 @@ use crate::commands::calibrate;
 use crate::commands::drawing;
 use crate::commands::engine;
 use crate::commands::evaluate::{self, Models};
-use crate::commands::sensitivity::{PicturesOf, Scope, What};
+use crate::commands::sensitivity::{PicturesOf, What};
 use crate::output;
 use crate::report::{self, Unmet};
 
@@ -53,11 +53,7 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
         text_formats: text_formats(target)?,
         components: Vec::new(),
         look: if metric == Metric::Ssim { PicturesOf::All } else { PicturesOf::Content },
-        scope: if target.acts < 16 {
-            activations::scopes(args)[0]
-        } else {
-            Scope::new(args.fast, args.time)
-        },
+        scope: activations::scopes(args, target)[0],
         shard: None,
     };
     let held_out = drawing::pictures(&args.pictures, args.pictures.count as usize)?;
