@@ -154,9 +154,13 @@ pub fn kernel_name(
     layout: &PanelLayout,
     cpu: &Cpu,
 ) -> String {
-    let name = Way::new(input, layout, cpu).name(cpu);
-    let is_shorter = Winograd::new(input, geometry, layout, cpu).is_some();
-    if is_shorter { format!("{name}, Winograd") } else { name }
+    let way = Way::new(input, layout, cpu);
+    if Winograd::new(input, geometry, layout, cpu).is_none() {
+        return way.name(cpu);
+    }
+    // Transformed taps have more bits than sums in 16 bits have room for.
+    let way = if way == Way::Narrow { Way::Int16 } else { way };
+    format!("{}, Winograd", way.name(cpu))
 }
 
 impl Matmul<'_> {

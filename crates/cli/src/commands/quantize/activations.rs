@@ -13,8 +13,7 @@ use quant::sensitivity::Sensitivity;
 use super::compare::{Compared, compare};
 use super::search::{Engine, plan};
 use crate::args::{Quantize, Target};
-use crate::commands::drawing;
-use crate::commands::sensitivity::{PicturesOf, Scope, What};
+use crate::commands::sensitivity::{Scope, What};
 use crate::report;
 
 /// Where the work folder keeps what rounding activations alone does.
@@ -43,11 +42,11 @@ pub(super) fn scopes(args: &Quantize, target: Target) -> [Scope; 2] {
     }
 }
 
-/// These formats, with activations of 16 bits where that is worth it.
+/// These formats, with activations of 16 bits where that is worth it. They are measured as `weights` were.
 pub(super) fn choose(
     (args, target): (&Quantize, Target),
     (chosen, effect): (&Formats, &Compared),
-    (held_out, work): (&Request, &Path),
+    (weights, held_out, work): (&What, &Request, &Path),
     engine: Engine<'_>,
 ) -> Result<Formats> {
     let (model, cpu, cancel) = engine;
@@ -55,13 +54,11 @@ pub(super) fn choose(
     let texts = |name: &str| model.encoders.iter().any(|encoder| encoder.component.name == name);
     let names = model.components().map(|component| component.name);
     let what = What {
-        request: drawing::pictures(&args.pictures, 0)?,
         formats: vec![format!("a{}", target.acts).parse().map_err(anyhow::Error::msg)?],
         text_formats: Vec::new(),
         components: names.filter(|name| !texts(name)).map(str::to_owned).collect(),
-        look: if metric == Metric::Ssim { PicturesOf::All } else { PicturesOf::Content },
         scope: scopes(args, target)[1],
-        shard: None,
+        ..weights.clone()
     };
     let measured = what.measure(model, cpu, (&work.join(SCORES), cancel))?;
     let mut all = candidates((chosen, &measured), metric, target);

@@ -82,7 +82,8 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
     ));
     let plan = if target.acts < 16 {
         let both = (chosen, best);
-        plan(&activations::choose((args, target), both, (&held_out, &work), engine)?.layers)?
+        let pictures = (&what, &held_out, &*work);
+        plan(&activations::choose((args, target), both, pictures, engine)?.layers)?
     } else {
         plan(&chosen.layers)?
     };
