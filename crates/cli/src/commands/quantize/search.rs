@@ -43,9 +43,6 @@ pub(super) type Engine<'a> = (&'a Model, &'a Cpu, &'a AtomicBool);
 pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result<Plan> {
     let (model, cpu, cancel) = engine;
     let work = work(args);
-    fs::create_dir_all(&work).with_context(|| {
-        format!("cannot make the folder {}; choose another with --work", work.display())
-    })?;
     let metric = Metric::from(args.metric);
     let what = What {
         request: drawing::pictures(&args.pictures, 0)?,
@@ -59,6 +56,9 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
     let held_out = drawing::pictures(&args.pictures, args.pictures.count as usize)?;
     // What proves the result is wanted now: hours of work are not to end for want of prompts.
     proof(args)?;
+    fs::create_dir_all(&work).with_context(|| {
+        format!("cannot make the folder {}; choose another with --work", work.display())
+    })?;
     let measured = what.measure(model, cpu, (&work.join(SCORES), cancel))?;
     ensure!(
         metric != Metric::Ssim || measured.records.iter().all(|r| r.effect.ssim.is_some()),
