@@ -31,6 +31,7 @@ pub mod format;
 pub mod isa;
 pub mod math;
 pub mod matmul;
+pub mod moments;
 pub mod norm;
 pub mod peak;
 pub mod quantize;

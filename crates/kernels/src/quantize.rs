@@ -6,8 +6,10 @@
 //! row of a linear layer and for each image of a convolution, so that nothing in a batch depends on
 //! its neighbours; or *static*: known before, and what lies outside is cut off.
 
+mod carry;
 mod fit;
 
+pub use carry::Carry;
 pub use fit::{Codes, Encode as EncodeWeights, Fit, Fitted};
 
 use std::ops::Range;

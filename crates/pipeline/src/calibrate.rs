@@ -9,14 +9,14 @@ use std::collections::{BTreeMap, HashMap};
 use models::unet;
 use quant::calibration::{BATCH, Branch, Calibration, Header, Observed, Seen, Tokens, VERSION};
 use tensor::graph::Kind;
-use tensor::program::{Geometry as Shape, Matmul, Op, Program, Step};
+use tensor::program::{Matmul, Op, Program, Step};
 use tensor::{Control, Device, Plan, Precision, Recording, Session};
 
 use crate::denoise::{Condition, Geometry, Texts, record};
 use crate::request::{Phase, Watch};
 use crate::text_to_image::Settings;
 use crate::trajectory::Trajectory;
-use crate::{Error, Event, Request, TextToImage, text};
+use crate::{Error, Event, Model, Request, TextToImage, text};
 
 /// Pictures that are drawn, and what was seen so far.
 pub struct Calibrator<'a, 'w, D: Device> {
@@ -171,25 +171,8 @@ impl<'a, 'w, D: Device> Calibrator<'a, 'w, D> {
     ///
     /// If a file cannot be read.
     pub fn header(&self, pipeline: &TextToImage<'_, D>) -> Result<Header, Error> {
-        let (settings, request) = (&self.settings, &self.request);
-        Ok(Header {
-            version: VERSION,
-            model: pipeline.model.name.clone(),
-            fingerprint: pipeline.model.fingerprint()?,
-            prompts: request.prompts.clone(),
-            pictures: request.pictures,
-            seed: request.seed,
-            width: settings.width,
-            height: settings.height,
-            steps: settings.steps,
-            guidance: settings.guidance,
-            method: settings.method.map(|method| method.name().to_owned()),
-            schedule: settings.schedule.map(|schedule| schedule.name().to_owned()),
-            sampler: settings.scheduler.family().name().to_owned(),
-            timesteps: settings.scheduler.sampler(settings.steps)?.timesteps().to_vec(),
-            tokens: self.sites.values().find_map(|site| site.period).unwrap_or(1),
-            done: 0,
-        })
+        let tokens = self.sites.values().find_map(|site| site.period).unwrap_or(1);
+        header((pipeline.model, tokens), &self.request, &self.settings)
     }
 
     /// All that was seen so far.
@@ -197,6 +180,32 @@ impl<'a, 'w, D: Device> Calibrator<'a, 'w, D> {
         let header = Header { done: self.found.done, ..header.clone() };
         Calibration { header, seen: self.found.seen.values().cloned().collect() }
     }
+}
+
+/// What is drawn, before the first picture; `tokens` are those that an encoder of the model reads at once.
+pub(crate) fn header(
+    (model, tokens): (&Model, usize),
+    request: &Request,
+    settings: &Settings,
+) -> Result<Header, Error> {
+    Ok(Header {
+        version: VERSION,
+        model: model.name.clone(),
+        fingerprint: model.fingerprint()?,
+        prompts: request.prompts.clone(),
+        pictures: request.pictures,
+        seed: request.seed,
+        width: settings.width,
+        height: settings.height,
+        steps: settings.steps,
+        guidance: settings.guidance,
+        method: settings.method.map(|method| method.name().to_owned()),
+        schedule: settings.schedule.map(|schedule| schedule.name().to_owned()),
+        sampler: settings.scheduler.family().name().to_owned(),
+        timesteps: settings.scheduler.sampler(settings.steps)?.timesteps().to_vec(),
+        tokens,
+        done: 0,
+    })
 }
 
 impl Found {
@@ -209,10 +218,7 @@ impl Found {
         (call, calls, batch): (usize, usize, usize),
     ) {
         let width = product.inputs;
-        let rows = match product.geometry {
-            Shape::Rows => product.rows,
-            Shape::Conv(conv) => conv.batch * conv.stored[0] * conv.stored[1],
-        };
+        let rows = product.input_rows();
         // Layers of which a batch shares one row belong to the prompt.
         let branches: &[(Branch, usize)] = match batch {
             2 if rows.is_multiple_of(2) => &[(Branch::Negative, 0), (Branch::Text, 1)],

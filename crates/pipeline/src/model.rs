@@ -90,6 +90,8 @@ pub struct Model {
     pub zeros_for_empty: bool,
     /// Where the model is a packed file, that and its plan.
     pub packed: Option<Packed>,
+    /// Where weights are rounded by what layers read, a checksum of what was drawn to see that.
+    pub calibrated: Option<u32>,
     /// What the files do not say and was taken to be so, as clauses for the user.
     pub assumed: Vec<String>,
     /// Tensors of the files that belong to no network.
@@ -155,6 +157,11 @@ impl Model {
     pub fn components(&self) -> impl Iterator<Item = &Component> {
         let encoders = self.encoders.iter().map(|encoder| &encoder.component);
         encoders.chain([&self.unet, &self.vae])
+    }
+
+    pub(crate) fn components_mut(&mut self) -> impl Iterator<Item = &mut Component> {
+        let encoders = self.encoders.iter_mut().map(|encoder| &mut encoder.component);
+        encoders.chain([&mut self.unet, &mut self.vae])
     }
 
     /// A checksum of some weights of each component, by which two versions of a model are told apart.

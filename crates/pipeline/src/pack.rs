@@ -15,7 +15,7 @@ use crate::{Error, Model, Plan, Request, TextToImage, Watch, denoise, first_toke
 
 /// Write `model` with each layer in the format that `plan` says. Layers of real numbers are stored as bf16.
 ///
-/// The bytes depend on the model and the plan alone.
+/// The bytes depend on the model, what its weights are rounded by, and the plan alone.
 ///
 /// # Errors
 ///
@@ -77,6 +77,9 @@ fn contents(
     let writer = concat!("mixdq ", env!("CARGO_PKG_VERSION"));
     contents.metadata.insert("mixdq.writer".into(), writer.into());
     contents.metadata.insert("mixdq.model".into(), model.name.clone());
+    if let Some(checksum) = model.calibrated {
+        contents.metadata.insert("mixdq.calibrated".into(), format!("{checksum:08x}"));
+    }
     for (component, slots) in &components {
         contents.weights.extend(listed(component, slots, model, cpu)?);
     }

@@ -3,6 +3,8 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use tensor::program::{Program, Step};
+
 use crate::schedule::{NoiseSchedule, SamplingMethod};
 
 /// Pictures to draw. What is `None` comes from the model.
@@ -89,6 +91,23 @@ pub struct Watch<'a> {
     pub cancel: Option<&'a AtomicBool>,
     /// Told about everything that happens.
     pub observer: Option<&'a dyn Fn(Event)>,
+    /// Shown what each layer reads.
+    pub tap: Option<&'a dyn Fn(&Reading<'_>)>,
+}
+
+/// Rows that a layer is about to multiply by its weight.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading<'a> {
+    /// The component of the layer.
+    pub component: &'static str,
+    /// All that is run with it.
+    pub program: &'a Program,
+    /// The layer.
+    pub step: &'a Step,
+    /// The first of the rows: where rows run in bands, they come band by band.
+    pub first: usize,
+    /// The rows.
+    pub numbers: &'a [f32],
 }
 
 impl Watch<'_> {

@@ -6,12 +6,13 @@ use tensor::{Control, Device, Held, Program, Recording, Session};
 
 use crate::memory::Load;
 use crate::model::Component;
-use crate::request::{Event, Phase, Watch};
+use crate::request::{Event, Phase, Reading, Watch};
 use crate::{Error, TextToImage};
 
 /// Weights of one network, and how to run it. Dropping it releases them.
 pub(crate) struct Stage<'a, 'w, D: Device> {
     pipeline: &'a TextToImage<'a, D>,
+    component: &'static str,
     plan: tensor::Plan,
     weights: D::Weights,
     phase: Phase,
@@ -25,7 +26,8 @@ impl<'a, 'w, D: Device> Stage<'a, 'w, D> {
         (phase, watch): (Phase, &'w Watch<'w>),
     ) -> Self {
         let plan = pipeline.plan.component(component.name);
-        Self { pipeline, plan, weights: D::Weights::default(), phase, watch }
+        let (component, weights) = (component.name, D::Weights::default());
+        Self { pipeline, component, plan, weights, phase, watch }
     }
 
     /// What a recording becomes here.
@@ -64,7 +66,7 @@ impl<'a, 'w, D: Device> Stage<'a, 'w, D> {
             self.watch.tell(Event::Working(self.phase, part * total + done, parts * total));
         };
         let control = Control { cancel: self.watch.cancel, progress: Some(&progress) };
-        Session::run_together(sessions, &self.weights, &control)?;
+        self.run_all(sessions, &control)?;
         let read = |session: &mut Session<'a, D>| {
             let numbers = session.read(output)?;
             if !numbers.iter().all(|x| x.is_finite()) {
@@ -82,11 +84,26 @@ impl<'a, 'w, D: Device> Stage<'a, 'w, D> {
     /// As [`Stage::run`].
     pub(crate) fn hold(&self, session: &mut Session<'a, D>) -> Result<Vec<Held>, Error> {
         let control = Control { cancel: self.watch.cancel, progress: None };
-        session.run(&self.weights, &control)?;
+        self.run_all(std::slice::from_mut(session), &control)?;
         let values = session.hold()?;
         if !values.iter().all(Held::is_finite) {
             session.diagnose(&self.weights, &control)?;
         }
         Ok(values)
+    }
+
+    /// Run sessions of one program in step, or one by one where somebody looks at what layers read.
+    fn run_all(&self, sessions: &mut [Session<'a, D>], control: &Control<'_>) -> Result<(), Error> {
+        let Some(tap) = self.watch.tap else {
+            return Ok(Session::run_together(sessions, &self.weights, control)?);
+        };
+        let component = self.component;
+        for session in sessions {
+            let program = session.program().clone();
+            session.tap(&self.weights, control, &mut |step, first, numbers| {
+                tap(&Reading { component, program: &program, step, first, numbers });
+            })?;
+        }
+        Ok(())
     }
 }

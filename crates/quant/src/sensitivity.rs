@@ -34,6 +34,9 @@ pub struct Header {
     pub model: String,
     /// A checksum of its weights.
     pub fingerprint: u32,
+    /// Where weights were rounded by what layers read, a checksum of what was drawn for that.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub calibrated: Option<u32>,
     /// Prompts that were drawn.
     pub prompts: Vec<String>,
     /// Pictures of each.

@@ -5,6 +5,7 @@ pub mod device;
 mod error;
 pub mod file;
 pub mod graph;
+pub mod moments;
 pub mod packed;
 mod plan;
 pub mod program;

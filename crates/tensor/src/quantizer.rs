@@ -8,10 +8,15 @@
 //!
 //! Groups share the unit of their channel up to a whole multiplier: each group's own best unit is
 //! rounded to a multiple of one fifteenth (in 4 bits) of the largest.
+//!
+//! Where it is known what a layer reads ([`crate::Moments`]), codes are found one after the other, and each makes up for the errors
+//! of those before it; units stay as they are.
 
 use kernels::Cpu;
-use kernels::quantize::{Codes, EncodeWeights, Fit, Fitted};
+use kernels::quantize::{Carry, Codes, EncodeWeights, Fit, Fitted};
 
+use crate::Weight;
+use crate::moments::{BLOCK, Shares};
 use crate::scheme::{Granularity, WeightBits, WeightScheme};
 
 /// Elements that share a multiplier.
@@ -34,37 +39,64 @@ pub struct Row {
     pub multipliers: Vec<u8>,
 }
 
-impl Row {
-    /// Quantize `weights`, `[taps, channels]`; all are finite.
-    pub fn new(cpu: &Cpu, scheme: WeightScheme, channels: usize, weights: &[f32]) -> Self {
+/// Turns rows of a weight into whole numbers.
+#[derive(Debug)]
+pub(crate) struct Quantizer<'a> {
+    levels: Levels<'a>,
+    granularity: Granularity,
+    /// Of a row, padding included.
+    channels: usize,
+    shares: Option<Shares>,
+}
+
+impl<'a> Quantizer<'a> {
+    /// For rows `[taps, channels]` of `weight`, whose inputs may be fewer than `channels`.
+    pub(crate) fn new(
+        cpu: &'a Cpu,
+        scheme: WeightScheme,
+        (weight, channels): (&Weight, usize),
+    ) -> Self {
+        let moments = weight.moments().filter(|found| found.channels() == weight.shape()[1]);
+        let shares = moments.map(|moments| moments.shares());
         let levels = Levels { cpu, bits: scheme.bits };
-        let mut codes = vec![0; weights.len()];
-        if scheme.granularity == Granularity::Channel {
-            let scale = levels.best_unit(weights);
-            levels.encode(weights, scale, &mut codes);
-            return Self { scale, codes, multipliers: Vec::new() };
-        }
-        let groups = || weights.chunks(channels.max(1)).flat_map(|tap| tap.chunks(GROUP));
-        let units: Vec<f32> = groups().map(|group| levels.best_unit(group)).collect();
-        let most = levels.multipliers();
-        let scale = units.iter().fold(0.0_f32, |most, &unit| most.max(unit)) / f32::from(most);
-        let scale = if scale < LEAST { levels.unit_of_zeros() } else { scale };
-        let mut multipliers = Vec::with_capacity(units.len());
-        let mut rest = &mut codes[..];
-        for (group, unit) in groups().zip(units) {
-            let near = (unit / scale).round().clamp(1.0, most.into());
-            let candidates = [near, (near - 1.0).max(1.0), (near + 1.0).min(most.into())];
-            let errors = candidates.map(|m| (levels.fit(group, m * scale).error, m));
-            let best = errors.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
-            let multiplier = best.map_or(1.0, |(_, multiplier)| multiplier);
-            let (to, after) = rest.split_at_mut(group.len());
-            rest = after;
-            levels.encode(group, multiplier * scale, to);
-            multipliers.push(multiplier as u8);
-        }
-        Self { scale, codes, multipliers }
+        Self { levels, granularity: scheme.granularity, channels, shares }
     }
 
+    /// Quantize a row; all its weights are finite.
+    pub(crate) fn row(&self, weights: &[f32]) -> Row {
+        let Self { levels, channels, .. } = *self;
+        let (scale, multipliers) = match self.granularity {
+            Granularity::Channel => (levels.best_unit(weights), Vec::new()),
+            Granularity::Group => levels.best_units(channels, weights),
+        };
+        let mut codes = vec![0; weights.len()];
+        let groups = channels.div_ceil(GROUP);
+        let taps = weights.chunks(channels.max(1)).zip(codes.chunks_mut(channels.max(1)));
+        for (tap, (weights, codes)) in taps.enumerate() {
+            let unit = |channel: usize| {
+                let multiplier = multipliers.get(tap * groups + channel / GROUP);
+                multiplier.map_or(scale, |&m| f32::from(m) * scale)
+            };
+            let blocks = weights.chunks(BLOCK).zip(codes.chunks_mut(BLOCK));
+            for (block, (weights, codes)) in blocks.enumerate() {
+                let first = block * BLOCK;
+                let shares = self.shares.as_ref().and_then(|shares| shares.of(block));
+                if let Some(shares) = shares {
+                    let units: Vec<f32> = (0..weights.len()).map(|i| unit(first + i)).collect();
+                    levels.encode_in_turn(weights, (&units, shares), codes);
+                } else {
+                    let groups = weights.chunks(GROUP).zip(codes.chunks_mut(GROUP));
+                    for (group, (weights, codes)) in groups.enumerate() {
+                        levels.encode(weights, unit(first + group * GROUP), codes);
+                    }
+                }
+            }
+        }
+        Row { scale, codes, multipliers }
+    }
+}
+
+impl Row {
     /// What the codes stand for.
     pub fn dequantized(&self, channels: usize) -> Vec<f32> {
         self.multiplied(channels).map(|q| self.scale * q as f32).collect()
@@ -85,7 +117,7 @@ impl Row {
 }
 
 /// The codes of a number of bits, and what finds them.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Levels<'a> {
     cpu: &'a Cpu,
     bits: WeightBits,
@@ -116,6 +148,32 @@ impl Levels<'_> {
     fn encode(self, weights: &[f32], unit: f32, to: &mut [i8]) {
         let fit = Fit { weights, unit, codes: self.codes() };
         self.cpu.eval(EncodeWeights { fit, to });
+    }
+
+    /// Codes one after the other, each of which makes up for a share of the errors before it.
+    fn encode_in_turn(self, weights: &[f32], (units, shares): (&[f32], &[f32]), to: &mut [i8]) {
+        let mut left = [0.0; BLOCK];
+        left[..weights.len()].copy_from_slice(weights);
+        let (weights, codes) = (&mut left[..], self.codes());
+        self.cpu.eval(Carry { weights, units, codes, shares, to });
+    }
+
+    /// The unit of a row `[taps, channels]`, and the multipliers of its groups.
+    fn best_units(self, channels: usize, weights: &[f32]) -> (f32, Vec<u8>) {
+        let groups = || weights.chunks(channels.max(1)).flat_map(|tap| tap.chunks(GROUP));
+        let units: Vec<f32> = groups().map(|group| self.best_unit(group)).collect();
+        let most = self.multipliers();
+        let scale = units.iter().fold(0.0_f32, |most, &unit| most.max(unit)) / f32::from(most);
+        let scale = if scale < LEAST { self.unit_of_zeros() } else { scale };
+        let multiplier = |(group, unit): (&[f32], f32)| {
+            let near = (unit / scale).round().clamp(1.0, most.into());
+            let candidates = [near, (near - 1.0).max(1.0), (near + 1.0).min(most.into())];
+            let errors = candidates.map(|m| (self.fit(group, m * scale).error, m));
+            let best = errors.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
+            best.map_or(1, |(_, multiplier)| multiplier as u8)
+        };
+        let multipliers = groups().zip(units).map(multiplier).collect();
+        (scale, multipliers)
     }
 
     /// The unit of weights that are all zero: two bits have no code for that, so theirs is next to nothing.
@@ -157,6 +215,12 @@ mod tests {
         WeightScheme { bits, granularity }
     }
 
+    fn row(scheme: WeightScheme, channels: usize, weights: &[f32]) -> Row {
+        let (bits, granularity) = (scheme.bits, scheme.granularity);
+        let levels = Levels { cpu: &Cpu::detect(1), bits };
+        Quantizer { levels, granularity, channels, shares: None }.row(weights)
+    }
+
     fn error(weights: &[f32], row: &Row, channels: usize) -> f64 {
         let back = row.dequantized(channels);
         weights.iter().zip(back).map(|(&w, b)| f64::from(w - b).powi(2)).sum()
@@ -172,8 +236,8 @@ mod tests {
             bits in bits(),
             weights in prop::collection::vec(-2.0_f32..2.0, 1..200),
         ) {
-            let (cpu, scheme) = (Cpu::detect(1), scheme(bits, Granularity::Channel));
-            let row = Row::new(&cpu, scheme, weights.len(), &weights);
+            let cpu = Cpu::detect(1);
+            let row = row(scheme(bits, Granularity::Channel), weights.len(), &weights);
             let largest = weights.iter().fold(0.0_f32, |most, w| most.max(w.abs()));
             let unit = largest / bits.most() as f32;
             let levels = Levels { cpu: &cpu, bits };
@@ -185,7 +249,7 @@ mod tests {
         fn eight_bits_are_within_half_a_unit(
             weights in prop::collection::vec(-1e3_f32..1e3, 1..200),
         ) {
-            let row = Row::new(&Cpu::detect(1), scheme(WeightBits::Eight, Granularity::Channel), 8, &weights);
+            let row = row(scheme(WeightBits::Eight, Granularity::Channel), 8, &weights);
             for (w, back) in weights.iter().zip(row.dequantized(8)) {
                 prop_assert!((w - back).abs() <= 0.5001 * row.scale, "{w} became {back}");
             }
@@ -196,7 +260,7 @@ mod tests {
             bits in bits(),
             weights in prop::collection::vec(-2.0_f32..2.0, 256),
         ) {
-            let row = Row::new(&Cpu::detect(1), scheme(bits, Granularity::Group), 128, &weights);
+            let row = row(scheme(bits, Granularity::Group), 128, &weights);
             prop_assert_eq!(row.multipliers.len(), 4);
             for (i, &code) in row.codes.iter().enumerate() {
                 let multiplier = i32::from(row.multipliers[i / 64]);
@@ -209,9 +273,7 @@ mod tests {
     fn groups_help_where_they_differ() {
         let weights: Vec<f32> =
             (0..256).map(|i| (i as f32 * 0.37).sin() * if i < 64 { 1.0 } else { 0.1 }).collect();
-        let of = |granularity| {
-            Row::new(&Cpu::detect(1), scheme(WeightBits::Four, granularity), 256, &weights)
-        };
+        let of = |granularity| row(scheme(WeightBits::Four, granularity), 256, &weights);
         let [one, many] = [Granularity::Channel, Granularity::Group]
             .map(|granularity| error(&weights, &of(granularity), 256));
         assert!(many < one / 2.0, "{many} against {one}");
@@ -222,7 +284,7 @@ mod tests {
         for weights in [vec![0.0; 64], vec![f32::MIN_POSITIVE / 4.0; 64]] {
             for bits in [WeightBits::Two, WeightBits::Four, WeightBits::Eight] {
                 for granularity in [Granularity::Channel, Granularity::Group] {
-                    let row = Row::new(&Cpu::detect(1), scheme(bits, granularity), 64, &weights);
+                    let row = row(scheme(bits, granularity), 64, &weights);
                     assert!(row.dequantized(64).iter().all(|x| x.abs() < 1e-30));
                 }
             }

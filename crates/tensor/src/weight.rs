@@ -8,6 +8,7 @@ use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::moments::Moments;
 use crate::file::{Checkpoint, Dtype, Error, TensorView};
 use crate::packed::PackedWeight;
 
@@ -86,6 +87,15 @@ impl Weight {
     /// The weight as kernels read it, where the checkpoint holds it in that form.
     pub fn packed(&self) -> Option<&PackedWeight> {
         self.source().packed(self.name())
+    }
+
+    /// How the channels that it is multiplied with go together, where that is known.
+    pub(crate) fn moments(&self) -> Option<Arc<Moments>> {
+        let all = self.source().moments(self.layer())?;
+        match self.channels() {
+            None => Some(Arc::clone(all)),
+            Some(channels) => all.part(channels).map(Arc::new),
+        }
     }
 
     fn whole(&self) -> &Self {

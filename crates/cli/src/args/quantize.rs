@@ -44,12 +44,21 @@ pub(crate) struct Quantize {
     #[arg(long, value_enum, requires = "target", default_value_t = MetricArg::Decoupled)]
     pub(crate) metric: MetricArg,
 
-    /// With --target or --static: a folder for what was measured, from which interrupted work goes on [default: beside
-    /// the output]
+    /// How weights become whole numbers [default: calibrated with --target, else nearest]
+    #[arg(long, value_enum)]
+    pub(crate) rounding: Option<RoundingArg>,
+
+    /// With calibrated rounding: prompts that are drawn to see what layers read, after those that are measured and compared
+    #[arg(long, value_name = "N", default_value_t = 64,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) calibration_prompts: u32,
+
+    /// With --target, --static or calibrated rounding: a folder for what was measured, from which interrupted work goes
+    /// on [default: beside the output]
     #[arg(long, value_name = "DIR")]
     pub(crate) work: Option<PathBuf>,
 
-    /// With --target or --static: what to measure with
+    /// With --target, --static or calibrated rounding: what to measure with
     #[command(flatten)]
     pub(crate) pictures: Pictures,
 
@@ -75,6 +84,24 @@ pub(crate) struct Quantize {
     /// Threads to compute with [default: all cores]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
+}
+
+/// How weights become whole numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RoundingArg {
+    /// Each to the code that is nearest to it
+    Nearest,
+    /// One after the other, so that each makes up for the errors of those before it in what the layer reads
+    Calibrated,
+}
+
+impl Quantize {
+    /// Whether pictures are drawn first, to see what layers read.
+    pub(crate) fn is_calibrated(&self) -> bool {
+        let default =
+            if self.target.is_some() { RoundingArg::Calibrated } else { RoundingArg::Nearest };
+        self.rounding.unwrap_or(default) == RoundingArg::Calibrated
+    }
 }
 
 /// Average bits of weights, and bits of activations.

@@ -45,7 +45,7 @@ pub(crate) fn measure(
 ) -> Result<Calibration> {
     let progress = Progress::new(Details::None);
     let observer = |event| progress.tell(event);
-    let watch = Watch { cancel: Some(cancel), observer: Some(&observer) };
+    let watch = Watch { cancel: Some(cancel), observer: Some(&observer), ..Watch::default() };
     let plan = Plan::float(Precision::F32);
     let pipeline = TextToImage::new(cpu, model, &plan);
     let mut calibrator = Calibrator::new(&pipeline, request, &watch)?;

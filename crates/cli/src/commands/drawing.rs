@@ -25,10 +25,7 @@ pub(crate) fn request(sampling: &Sampling) -> Result<Request> {
 
 /// The pictures that stand for all, after the first `skipped` prompts.
 pub(crate) fn pictures(typed: &Pictures, skipped: usize) -> Result<Request> {
-    let all = match &typed.prompts {
-        Some(path) => prompts(path)?,
-        None => lines(PROMPTS),
-    };
+    let all = all_prompts(typed)?;
     let prompts: Vec<String> =
         all.iter().skip(skipped).take(typed.count as usize).cloned().collect();
     let needed = skipped + typed.count as usize;
@@ -40,6 +37,19 @@ pub(crate) fn pictures(typed: &Pictures, skipped: usize) -> Result<Request> {
     );
     let (seed, pictures) = (u64::from(typed.seed), typed.batch_count as usize);
     Ok(Request { prompts, seed, pictures, ..request(&typed.sampling)? })
+}
+
+/// One picture of each of at most `most` prompts after the first `skipped`; of the first ones, where there are no more.
+pub(crate) fn others(typed: &Pictures, skipped: usize, most: usize) -> Result<Request> {
+    let all = all_prompts(typed)?;
+    let rest = all.get(skipped..).filter(|rest| !rest.is_empty()).unwrap_or(&all);
+    let prompts = rest.iter().take(most).cloned().collect();
+    let seed = u64::from(typed.seed);
+    Ok(Request { prompts, seed, pictures: 1, ..request(&typed.sampling)? })
+}
+
+fn all_prompts(typed: &Pictures) -> Result<Vec<String>> {
+    typed.prompts.as_deref().map_or_else(|| Ok(lines(PROMPTS)), prompts)
 }
 
 /// The prompts of a file, one on each line.

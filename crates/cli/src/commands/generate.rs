@@ -23,7 +23,7 @@ pub(crate) fn run(args: &Generate) -> Result<()> {
     ctrlc::set_handler(|| CANCEL.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
     let progress = Progress::new(if args.verbose { Details::Phases } else { Details::None });
     let observer = |event| progress.tell(event);
-    let watch = Watch { cancel: Some(&CANCEL), observer: Some(&observer) };
+    let watch = Watch { cancel: Some(&CANCEL), observer: Some(&observer), ..Watch::default() };
 
     let model = engine::model(&args.engine.source)?;
     let cpu = engine::cpu(args.engine.threads)?;

@@ -3,8 +3,10 @@
 mod activations;
 pub(crate) mod compare;
 mod known;
+mod rounding;
 pub(crate) mod search;
 
+use std::fs;
 use std::io::BufWriter;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,8 +31,8 @@ pub(crate) fn run(args: &Quantize) -> Result<()> {
     let path = &args.output;
     ensure!(!path.is_dir(), "{} is a folder; name a file", path.display());
     ensure!(
-        args.work.is_none() || args.target.is_some() || args.known.is_static,
-        "--work keeps what is measured; use it with --target or --static"
+        args.work.is_none() || args.known.is_static || args.is_calibrated(),
+        "--work keeps what is measured; use it with --target, --static or --rounding calibrated"
     );
     let model = engine::model(&args.source)?;
     ensure!(
@@ -40,6 +42,7 @@ pub(crate) fn run(args: &Quantize) -> Result<()> {
     );
     let cpu = engine::cpu(args.threads)?;
     ctrlc::set_handler(|| CANCEL.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
+    let model = rounding::calibrated(args, model, (&cpu, &CANCEL))?;
     let plan = match args.target {
         Some(target) => search::run(args, target, (&model, &cpu, &CANCEL))?,
         None if args.known.is_static => known::plan(args, (&model, &cpu, &CANCEL))?,
@@ -57,14 +60,19 @@ pub(crate) fn run(args: &Quantize) -> Result<()> {
     progress.total(start.elapsed());
     report::say(&format!("{}: {:.1} MiB", path.display(), bytes as f64 / f64::from(1 << 20)));
     if let Some(target) = args.target {
-        search::report(args, target, (&model, &cpu, &CANCEL))?;
+        let original = engine::model(&args.source)?;
+        search::report(args, target, (&original, &cpu, &CANCEL))?;
     }
     Ok(())
 }
 
 /// The folder for what was measured: the one that was named, or one beside the output.
-fn work(args: &Quantize) -> PathBuf {
-    args.work.clone().unwrap_or_else(|| args.output.with_extension("work"))
+fn work(args: &Quantize) -> Result<PathBuf> {
+    let work = args.work.clone().unwrap_or_else(|| args.output.with_extension("work"));
+    fs::create_dir_all(&work).with_context(|| {
+        format!("cannot make the folder {}; choose another with --work", work.display())
+    })?;
+    Ok(work)
 }
 
 /// The plan in the file that was named, or one scheme for the UNet and one for the rest.

@@ -115,7 +115,7 @@ impl What {
         let start = Instant::now();
         let progress = Progress::new(Details::None);
         let observer = |event| progress.tell(event);
-        let watch = Watch { cancel: Some(cancel), observer: Some(&observer) };
+        let watch = Watch { cancel: Some(cancel), observer: Some(&observer), ..Watch::default() };
         let plan = Plan::float(Precision::F32);
         let pipeline = TextToImage::new(cpu, model, &plan);
         let mut probe = Probe::new(&pipeline, &self.request, &watch)?;
@@ -165,6 +165,7 @@ impl What {
             of: Of::Network,
             model: model.name.clone(),
             fingerprint: model.fingerprint()?,
+            calibrated: model.calibrated,
             prompts: request.prompts.clone(),
             pictures: request.pictures,
             seed: request.seed,

@@ -61,6 +61,20 @@ impl Codes {
     }
 }
 
+impl Codes {
+    /// [`Codes::nearest`] of one number.
+    #[inline(always)]
+    pub(super) fn nearest_to(self, x: f32) -> f32 {
+        match self {
+            Self::Whole(least, most) => x.round_ties_even().clamp(least.into(), most.into()),
+            Self::Odd => {
+                let pairs = 0.5_f32.mul_add(x, 1.5).round_ties_even().clamp(0.0, 3.0);
+                2.0_f32.mul_add(pairs, -3.0)
+            }
+        }
+    }
+}
+
 impl SimdOp for Fit<'_> {
     type Output = Fitted;
 

@@ -66,6 +66,7 @@ fn read(name: String, files: &Files, weights: Weights<'_>) -> Result<Model, Erro
         zeros_for_empty: index["force_zeros_for_empty_prompt"].as_bool().unwrap_or(true)
             && kind == Kind::StableDiffusionXl,
         packed: None,
+        calibrated: None,
         assumed: Vec::new(),
         unread: Vec::new(),
     })

@@ -29,6 +29,7 @@ pub(super) fn open(path: &Path) -> Result<Model, Error> {
         scheduler: file.scheduler,
         zeros_for_empty: file.family == Family::StableDiffusionXl,
         packed: None,
+        calibrated: None,
         assumed: file.assumed,
         unread: file.unread,
     })

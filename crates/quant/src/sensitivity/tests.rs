@@ -10,6 +10,7 @@ pub(crate) fn header_of(formats: &[&str], layers: &[&str]) -> Header {
         of: Of::Network,
         model: "m".into(),
         fingerprint: 5,
+        calibrated: None,
         prompts: vec!["a \"fox\"".into()],
         pictures: 1,
         seed: 0,

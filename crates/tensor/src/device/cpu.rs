@@ -57,6 +57,11 @@ impl Cpu {
         Self { near, ..self }
     }
 
+    /// What computes, for what is not part of a program.
+    pub(crate) fn kernels(&self) -> &kernels::Cpu {
+        &self.kernels
+    }
+
     /// The instruction set in use.
     pub fn level(&self) -> Level {
         self.kernels.level()

@@ -16,9 +16,9 @@ use crate::program::{
     Normed, Numbers, Op, Packing, Program, Residency, Results, Simple, SimpleKind, Slot, SlotId,
     Target,
 };
-use crate::quantizer::Row;
+use crate::quantizer::Quantizer;
 use crate::scheme::WeightScheme;
-use crate::{Error, Scores, Span};
+use crate::{Error, Scores, Span, Weight};
 
 /// The naive device.
 #[derive(Clone, Copy, Debug, Default)]
@@ -73,7 +73,7 @@ impl Device for Reference {
             let numbers = vector(&slot.weight)?;
             let numbers = match slot.packing {
                 Packing::Panels(_, Numbers::Integer(scheme)) => {
-                    rounded(scheme, slot.weight.shape(), &numbers)
+                    rounded(scheme, &slot.weight, &numbers)
                 }
                 _ => numbers,
             };
@@ -397,14 +397,16 @@ impl Run<'_> {
     }
 }
 
-/// What whole numbers stand for that weights `[outputs, inputs, taps]` become.
-fn rounded(scheme: WeightScheme, shape: &[usize], weights: &[f32]) -> Vec<f32> {
+/// What whole numbers stand for that the numbers of a weight `[outputs, inputs, taps]` become.
+fn rounded(scheme: WeightScheme, weight: &Weight, numbers: &[f32]) -> Vec<f32> {
+    let shape = weight.shape();
     let (inputs, taps) = (shape[1], shape[2..].iter().product::<usize>());
     let padded = inputs.next_multiple_of(4);
-    let mut out = vec![0.0; weights.len()];
+    let mut out = vec![0.0; numbers.len()];
     let cpu = kernels::Cpu::detect(1);
-    for (from, to) in weights.chunks(inputs * taps).zip(out.chunks_mut(inputs * taps)) {
-        let row = Row::new(&cpu, scheme, padded, &by_tap(from, taps, padded)).dequantized(padded);
+    let quantizer = Quantizer::new(&cpu, scheme, (weight, padded));
+    for (from, to) in numbers.chunks(inputs * taps).zip(out.chunks_mut(inputs * taps)) {
+        let row = quantizer.row(&by_tap(from, taps, padded)).dequantized(padded);
         for (i, to) in to.iter_mut().enumerate() {
             *to = row[i % taps * padded + i / taps];
         }

@@ -7,6 +7,7 @@ use super::recipe::Change;
 use super::safetensors::SafeTensors;
 use super::view::{Bytes, supported};
 use super::{Delta, Dtype, Error, Recipe, TensorView, folder};
+use crate::moments::Moments;
 use crate::packed::PackedWeight;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,6 +18,8 @@ use std::sync::Arc;
 pub struct Checkpoint {
     place: Arc<str>,
     entries: Arc<BTreeMap<String, Entry>>,
+    /// By the names of layers.
+    moments: Arc<BTreeMap<String, Arc<Moments>>>,
 }
 
 /// One name: the stored tensor and what becomes of it.
@@ -92,7 +95,7 @@ impl Checkpoint {
     }
 
     fn new(place: &str, entries: BTreeMap<String, Entry>) -> Self {
-        Self { place: place.into(), entries: Arc::new(entries) }
+        Self { place: place.into(), entries: Arc::new(entries), moments: Arc::default() }
     }
 
     /// Where the tensors come from, for messages.
@@ -187,7 +190,7 @@ impl Checkpoint {
     ) -> Result<Self, Error> {
         let entry = |(name, recipe): (N, Recipe)| Ok((name.into(), self.follow(recipe)?));
         let entries = recipes.into_iter().map(entry).collect::<Result<_, Error>>()?;
-        Ok(Self { place: Arc::clone(&self.place), entries: Arc::new(entries) })
+        Ok(Self { entries: Arc::new(entries), ..self.clone() })
     }
 
     /// The same with `delta` added to the tensor of this name whenever that is read, which is
@@ -208,6 +211,17 @@ impl Checkpoint {
             entry.deltas.push(Arc::new(delta));
         }
         Ok(self)
+    }
+
+    /// The same, knowing what its layers read: weights that become whole numbers are then rounded for that.
+    #[must_use]
+    pub fn with_moments(self, moments: BTreeMap<String, Arc<Moments>>) -> Self {
+        Self { moments: Arc::new(moments), ..self }
+    }
+
+    /// What a layer reads, where that is known.
+    pub(crate) fn moments(&self, layer: &str) -> Option<&Arc<Moments>> {
+        self.moments.get(layer)
     }
 
     fn follow(&self, recipe: Recipe) -> Result<Entry, Error> {

@@ -80,6 +80,16 @@ pub struct Matmul {
     pub scratch: Option<BufferId>,
 }
 
+impl Matmul {
+    /// Rows of the input: those of the product, or the pixels of all images that are stored.
+    pub fn input_rows(&self) -> usize {
+        match self.geometry {
+            Geometry::Rows => self.rows,
+            Geometry::Conv(conv) => conv.batch * conv.stored[0] * conv.stored[1],
+        }
+    }
+}
+
 /// How rows of a product read their input.
 #[derive(Clone, Copy, Debug)]
 pub enum Geometry {

@@ -104,7 +104,7 @@ impl Contender {
     ) -> Result<Self> {
         let progress = Progress::new(Details::None);
         let observer = |event| progress.tell(event);
-        let watch = Watch { cancel: Some(cancel), observer: Some(&observer) };
+        let watch = Watch { cancel: Some(cancel), observer: Some(&observer), ..Watch::default() };
         let pipeline = TextToImage::new(cpu, model, plan);
         let settings = pipeline.settings(request)?;
         let memory = pipeline.memory(request, &settings)?;

@@ -56,7 +56,7 @@ pub(super) fn compare(
     let known = there.map(|there| there.plans).unwrap_or_default();
     let progress = Progress::new(Details::None);
     let observer = |event| progress.tell(event);
-    let watch = Watch { cancel: Some(cancel), observer: Some(&observer) };
+    let watch = Watch { cancel: Some(cancel), observer: Some(&observer), ..Watch::default() };
     let real = Plan::float(Precision::F32);
     let pipeline = TextToImage::new(cpu, model, &real);
     let mut probe = None;

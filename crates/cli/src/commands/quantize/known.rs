@@ -1,6 +1,5 @@
 //! Ranges that are known before → a plan.
 
-use std::fs;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, ensure};
@@ -28,10 +27,7 @@ pub(super) fn plan(
     let known = &args.known;
     // Before the folder is made, which a bad file would leave empty.
     let named = known.ranges.as_deref().map(|path| calibrate::of_model(path, model)).transpose()?;
-    let work = super::work(args);
-    fs::create_dir_all(&work).with_context(|| {
-        format!("cannot make the folder {}; choose another with --work", work.display())
-    })?;
+    let work = super::work(args)?;
     let found = if let Some(found) = named {
         found
     } else {

@@ -1,7 +1,6 @@
 //! A target → the plan that serves it best: measure, choose, compare.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, ensure};
@@ -42,7 +41,6 @@ pub(super) type Engine<'a> = (&'a Model, &'a Cpu, &'a AtomicBool);
 /// The plan for this target.
 pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result<Plan> {
     let (model, cpu, cancel) = engine;
-    let work = work(args);
     let metric = Metric::from(args.metric);
     let what = What {
         request: drawing::pictures(&args.pictures, 0)?,
@@ -56,9 +54,7 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
     let held_out = drawing::pictures(&args.pictures, args.pictures.count as usize)?;
     // What proves the result is wanted now: hours of work are not to end for want of prompts.
     proof(args)?;
-    fs::create_dir_all(&work).with_context(|| {
-        format!("cannot make the folder {}; choose another with --work", work.display())
-    })?;
+    let work = work(args)?;
     let measured = what.measure(model, cpu, (&work.join(SCORES), cancel))?;
     ensure!(
         metric != Metric::Ssim || measured.records.iter().all(|r| r.effect.ssim.is_some()),
@@ -117,7 +113,7 @@ pub(super) fn report(args: &Quantize, target: Target, engine: Engine<'_>) -> Res
     let naive: Scheme = naive.parse().map_err(anyhow::Error::msg)?;
     let models =
         Models { reference, model: &model, beside: &[Beside::Scheme(naive)], everywhere: &[naive] };
-    let folder = work(args);
+    let folder = work(args)?;
     let few = drawing::pictures(&args.pictures, 0)?;
     let prompts = few.prompts.iter().take(RANGED).cloned().collect();
     let few = Request { prompts, pictures: 1, ..few };
@@ -128,7 +124,7 @@ pub(super) fn report(args: &Quantize, target: Target, engine: Engine<'_>) -> Res
 }
 
 /// Pictures of prompts that nothing is chosen by.
-fn proof(args: &Quantize) -> Result<Request> {
+pub(super) fn proof(args: &Quantize) -> Result<Request> {
     drawing::pictures(&args.pictures, 2 * args.pictures.count as usize)
 }
 

@@ -6,19 +6,19 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use kernels::format::{PANEL, PanelLayout, Rows, int};
 
 use super::pack::region;
-use crate::Error;
+use crate::{Error, Weight};
 use crate::device::by_tap;
 use crate::file::TensorView;
 use crate::file::view::Bytes;
 use crate::packed::Part;
-use crate::quantizer::Row;
+use crate::quantizer::{Quantizer, Row};
 use crate::scheme::{Granularity, WeightScheme};
 
-/// Quantize a weight `[outputs, inputs, taps]`, of which `inputs` are real and the rest of the
-/// layout's channels is padding.
+/// Quantize a weight `[outputs, inputs, taps]`, whose numbers are those of `view`. Channels of the layout beyond its inputs
+/// are padding.
 pub(super) fn quantize(
     cpu: &kernels::Cpu,
-    (name, view, inputs): (&str, &TensorView, usize),
+    (weight, view): (&Weight, &TensorView),
     (scheme, rows): (WeightScheme, Rows),
     layout: PanelLayout,
 ) -> Result<Vec<(Part, Bytes)>, Error> {
@@ -26,6 +26,8 @@ pub(super) fn quantize(
     let mut units = vec![Units::default(); layout.panels()];
     let length = layout.row_bytes(layout.depth(), PANEL);
     let packed = (panels.as_mut_slice(), length);
+    let inputs = weight.shape()[1];
+    let quantizer = Quantizer::new(cpu, scheme, (weight, layout.channels));
     let row = inputs * layout.taps;
     let outputs = view.count() / row.max(1);
     let finite = AtomicBool::new(true);
@@ -42,7 +44,7 @@ pub(super) fn quantize(
                 }
                 None => vec![0.0; layout.taps * layout.channels],
             };
-            Row::new(cpu, scheme, layout.channels, &weights)
+            quantizer.row(&weights)
         });
         let rows: Vec<Row> = rows.collect();
         let codes: Vec<&[i8]> = rows.iter().map(|row| &row.codes[..]).collect();
@@ -50,7 +52,7 @@ pub(super) fn quantize(
         units[0] = Units::new(&layout, &rows);
     });
     if !finite.into_inner() {
-        return Err(Error::NonFiniteWeight { name: name.to_owned() });
+        return Err(Error::NonFiniteWeight { name: weight.name().to_owned() });
     }
     let all = |part: fn(&Units) -> &Vec<f32>| units.iter().flat_map(part).copied().collect();
     let (scales, sums) = (all(|units| &units.scales), all(|units| &units.sums));

@@ -23,8 +23,7 @@ pub(super) fn pack(slot: &Slot, form: Form, cpu: &kernels::Cpu) -> Result<Packed
                 Numbers::Float(_) => vec![(Part::Panels, floats(slot, &form, &view, cpu)?)],
                 Numbers::Integer(scheme) => {
                     let layout = form.layout().expect("panels have a layout");
-                    let weight = (slot.weight.name(), &view, slot.weight.shape()[1]);
-                    integers::quantize(cpu, weight, (scheme, rows(order)), layout)?
+                    integers::quantize(cpu, (&slot.weight, &view), (scheme, rows(order)), layout)?
                 }
             };
             view.drop_pages();

@@ -1,0 +1,146 @@
+//! What all layers of a model read while pictures are drawn in single precision, as second moments: by these weights are
+//! rounded ([`tensor::Moments`]).
+//!
+//! The pictures are drawn as always, through a tap on the networks that draw them.
+
+mod file;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use quant::calibration::Header;
+use quant::sensitivity::line;
+use tensor::program::{Op, Program};
+use tensor::moments::Moments;
+use tensor::{Cpu, Precision};
+
+use crate::request::{Reading, Watch};
+use crate::{Error, Model, Plan, Request, TextToImage, calibrate};
+
+/// Pictures that are drawn before work can be interrupted without loss.
+const TOGETHER: usize = 8;
+
+/// Rows of one value that are looked at: of more, every second, third, ….
+const ROWS: usize = 4096;
+
+/// A layer, by the name of its component and its own.
+type Name = (String, String);
+
+/// What was found so far, and on what.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// What was drawn.
+    pub header: Header,
+    sums: BTreeMap<Name, Moments>,
+    /// Layers that read what another one before them reads.
+    same: BTreeMap<Name, Name>,
+}
+
+/// Pictures that are drawn while layers are looked at.
+pub struct Gatherer<'a> {
+    pipeline: &'a TextToImage<'a, Cpu>,
+    request: Request,
+    found: Found,
+}
+
+impl<'a> Gatherer<'a> {
+    /// Make ready to draw the pictures of a request.
+    ///
+    /// # Errors
+    ///
+    /// If the pipeline's plan is not one of `f32`, or the request cannot be drawn.
+    pub fn new(pipeline: &'a TextToImage<'a, Cpu>, request: &Request) -> Result<Self, Error> {
+        if *pipeline.plan != Plan::float(Precision::F32) || pipeline.is_packed() {
+            let fault = "rounding follows from real numbers; give a model that is not packed";
+            return Err(Error::Request(fault.into()));
+        }
+        let settings = pipeline.settings(request)?;
+        let header = calibrate::header((pipeline.model, 1), request, &settings)?;
+        let found = Found { header, sums: BTreeMap::new(), same: BTreeMap::new() };
+        Ok(Self { pipeline, request: settings.fixed(request), found })
+    }
+
+    /// Go on after pictures that were drawn before, if they are of this request.
+    #[must_use]
+    pub fn after(self, before: Found) -> Self {
+        let goes_on = before.header.goes_with(&self.found.header);
+        if goes_on { Self { found: before, ..self } } else { self }
+    }
+
+    /// Draw some more. The answer is the number of those that are done.
+    ///
+    /// # Errors
+    ///
+    /// If a file is unsound, memory is short, numbers go astray, or the watch says to stop.
+    pub fn advance(&mut self, watch: &Watch<'_>) -> Result<usize, Error> {
+        let Self { pipeline, request, found } = self;
+        let done = found.header.done;
+        let (first, prompts) = (done / request.pictures, (TOGETHER / request.pictures).max(1));
+        let some = Request {
+            prompts: request.prompts.iter().skip(first).take(prompts).cloned().collect(),
+            seed: request.seed_of(done),
+            ..request.clone()
+        };
+        let seen = RefCell::new(&mut *found);
+        let tap = |reading: &Reading<'_>| seen.borrow_mut().take(reading, pipeline.device);
+        let watch = Watch { tap: Some(&tap), ..*watch };
+        pipeline.draw(&some, &watch, &mut |_| Ok::<(), Error>(()))??;
+        let found = seen.into_inner();
+        found.header.done = done + some.total();
+        Ok(found.header.done)
+    }
+
+    /// All that was found so far.
+    pub fn found(&self) -> &Found {
+        &self.found
+    }
+}
+
+impl Found {
+    fn take(&mut self, reading: &Reading<'_>, cpu: &Cpu) {
+        let Op::Matmul(product) = &reading.step.op else { return };
+        let name = |layer: &str| (reading.component.to_owned(), layer.to_owned());
+        let own = name(&reading.step.name);
+        let first = first_reader(reading.program, product.input.buffer);
+        if let Some(first) = first.filter(|first| *first != reading.step.name) {
+            self.same.insert(own, name(first));
+            return;
+        }
+        let channels = product.inputs;
+        let every = product.input_rows().div_ceil(ROWS).max(1);
+        let rows = (reading.first..).zip(reading.numbers.chunks_exact(channels));
+        let rows = rows.filter(|(row, _)| row.is_multiple_of(every));
+        let rows: Vec<f32> = rows.flat_map(|(_, numbers)| numbers.iter().copied()).collect();
+        self.sums.entry(own).or_insert_with(|| Moments::new(channels)).add(&rows, cpu);
+    }
+}
+
+/// The first layer that multiplies a value by a weight.
+fn first_reader(program: &Program, buffer: tensor::program::BufferId) -> Option<&str> {
+    let reads = |op: &Op| matches!(op, Op::Matmul(product) if product.input.buffer == buffer);
+    program.steps.iter().find(|step| reads(&step.op)).map(|step| step.name.as_str())
+}
+
+impl Model {
+    /// The same model, whose weights are rounded by what was found wherever they become whole numbers.
+    #[must_use]
+    pub fn with_moments(mut self, found: &Found) -> Self {
+        for component in self.components_mut() {
+            let own = |(of, _): &Name| of == component.name;
+            let mut moments: BTreeMap<String, Arc<Moments>> = BTreeMap::new();
+            for ((_, layer), sums) in found.sums.iter().filter(|(name, _)| own(name)) {
+                moments.insert(layer.clone(), Arc::new(sums.clone()));
+            }
+            for ((_, layer), (_, first)) in found.same.iter().filter(|(name, _)| own(name)) {
+                moments.extend(moments.get(first).cloned().map(|sums| (layer.clone(), sums)));
+            }
+            component.weights = component.weights.clone().with_moments(moments);
+        }
+        self.calibrated = Some(crc32fast::hash(line(&found.header).as_bytes()));
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests;

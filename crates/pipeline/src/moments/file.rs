@@ -1,0 +1,97 @@
+//! The file of second moments: safetensors, one tensor `[blocks, 128, 128]` for each value that layers read. Its metadata
+//! has the request and, in order, who reads it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::Path;
+
+use quant::calibration::Header;
+use safetensors::SafeTensorError;
+use safetensors::tensor::{Dtype, TensorView};
+use serde::{Deserialize, Serialize};
+use tensor::moments::{BLOCK, Moments};
+use tensor::file::{Checkpoint, SafeTensors};
+
+use super::{Found, Name};
+use crate::Error;
+
+/// The key of all metadata: one, since the order of several is left open.
+const KEY: &str = "mixdq.moments";
+
+/// What is there beside the numbers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Notes {
+    drawn: Header,
+    layers: Vec<Layer>,
+}
+
+/// A layer of the list.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Layer {
+    name: Name,
+    channels: usize,
+    /// The layer whose tensor it shares.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    same: Option<Name>,
+}
+
+impl Found {
+    /// Write a file. Its bytes depend on what was found alone.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        let layer = |name: &Name, of: &Name| Layer {
+            name: name.clone(),
+            channels: self.sums[of].channels(),
+            same: (of != name).then(|| of.clone()),
+        };
+        let own = self.sums.keys().map(|name| layer(name, name));
+        let shared = self.same.iter().map(|(name, first)| layer(name, first));
+        let notes = Notes { drawn: self.header.clone(), layers: own.chain(shared).collect() };
+        let metadata = HashMap::from([(KEY.to_owned(), serde_json::to_string(&notes)?)]);
+        let views = self.sums.iter().map(|(name, sums)| {
+            let bytes: &[u8] = bytemuck::cast_slice(sums.sums());
+            let shape = vec![sums.sums().len() / (BLOCK * BLOCK), BLOCK, BLOCK];
+            Ok((key(name), TensorView::new(Dtype::F32, shape, bytes)?))
+        });
+        let views: Result<Vec<_>, SafeTensorError> = views.collect();
+        let written =
+            views.and_then(|views| safetensors::serialize_to_file(views, Some(metadata), path));
+        written.map_err(io::Error::other)
+    }
+
+    /// Read a file.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read, or is none of second moments.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let fault = || Error::Folder {
+            path: path.to_owned(),
+            fault: "it is no file of second moments; delete it".into(),
+        };
+        let file = SafeTensors::open(path)?;
+        let notes = file.metadata().get(KEY).ok_or_else(fault)?;
+        let notes: Notes = serde_json::from_str(notes).map_err(|_| fault())?;
+        let tensors = Checkpoint::from_file(&file);
+        let mut found = Self { header: notes.drawn, sums: BTreeMap::new(), same: BTreeMap::new() };
+        for Layer { name, channels, same } in notes.layers {
+            if let Some(first) = same {
+                found.sums.contains_key(&first).then_some(()).ok_or_else(fault)?;
+                found.same.insert(name, first);
+            } else {
+                let sums = tensors.tensor(&key(&name))?.to_f32();
+                found.sums.insert(name, Moments::from_sums(channels, sums).ok_or_else(fault)?);
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn key((component, layer): &Name) -> String {
+    format!("{component}/{layer}")
+}
