@@ -14,6 +14,7 @@ mod mixed;
 mod neighbour;
 mod packed;
 mod picture;
+mod quality;
 mod race;
 mod ram;
 mod readings;

@@ -19,7 +19,7 @@ use tensor::Scheme;
 pub(crate) use allocate::{Allocate, KindArg};
 pub(crate) use calibrate::Calibrate;
 pub(crate) use evaluate::{Evaluate, Requirement, Score};
-pub(crate) use known::{Beside, FirstTokenArg, Known, ShortcutsArg};
+pub(crate) use known::{Beside, FirstTokenArg, Known};
 pub(crate) use quantize::{Quantize, Target};
 pub(crate) use sensitivity::Sensitivity;
 

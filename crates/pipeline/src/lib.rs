@@ -4,6 +4,7 @@ pub mod bench;
 pub mod calibrate;
 mod decode;
 mod denoise;
+mod equalize;
 mod error;
 mod files;
 mod first_token;

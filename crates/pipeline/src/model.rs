@@ -177,7 +177,7 @@ impl Model {
             let names: Vec<&str> = component.weights.names().collect();
             for name in names.iter().step_by(names.len().div_ceil(TENSORS).max(1)) {
                 sum.update(name.as_bytes());
-                sum.update(component.weights.tensor(name)?.bytes());
+                sum.update(component.weights.unscaled(name)?.bytes());
             }
         }
         Ok(sum.finalize())

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use quant::calibration::Header;
 use quant::sensitivity::line;
-use tensor::program::{Op, Program};
 use tensor::moments::Moments;
+use tensor::program::{Op, Program};
 use tensor::{Cpu, Precision};
 
 use crate::request::{Reading, Watch};
@@ -85,7 +85,12 @@ impl<'a> Gatherer<'a> {
         let seen = RefCell::new(&mut *found);
         let tap = |reading: &Reading<'_>| seen.borrow_mut().take(reading, pipeline.device);
         let watch = Watch { tap: Some(&tap), ..*watch };
-        pipeline.draw(&some, &watch, &mut |_| Ok::<(), Error>(()))??;
+        if done == 0 {
+            pipeline.draw(&some, &watch, &mut |_| Ok::<(), Error>(()))??;
+        } else {
+            // A decoder reads as many rows for a few pictures as others do for many.
+            pipeline.latents(&some, &watch)?;
+        }
         let found = seen.into_inner();
         found.header.done = done + some.total();
         Ok(found.header.done)

@@ -150,6 +150,15 @@ impl Plan {
         self
     }
 
+    /// The same with another scheme for some layers of a component that has formats of its own.
+    pub fn with_exceptions(mut self, component: &str, layers: &[&str], scheme: Scheme) -> Self {
+        if let Some(formats) = self.components.get_mut(component) {
+            let exceptions = layers.iter().map(|layer| ((*layer).to_owned(), Some(scheme)));
+            formats.layers.extend(exceptions.filter(|(_, scheme)| *scheme != formats.default));
+        }
+        self
+    }
+
     /// The same with these schemes for the layers of one component; `None` is real. The most common one becomes its
     /// default, which also says how attention computes.
     pub fn with_layers(

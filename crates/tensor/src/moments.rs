@@ -2,39 +2,41 @@
 //!
 //! A layer's error is `Σ (w − ŵ)ᵢ (w − ŵ)ⱼ Hᵢⱼ`, where `H = Σ x xᵀ` over the rows that it reads. Rounding each weight to
 //! the nearest code makes the diagonal's part small alone. Rounded one after the other, each weight can make up for the errors of
-//! those before it (Frantar et al. 2022, GPTQ). That takes no byte and no time in what is packed: codes are others, units the same.
+//! those before it (Frantar et al. 2022, GPTQ); those whose inputs are large come first, while there are many to make up for
+//! them. That takes no byte and no time in what is packed: codes are others, units the same.
 //!
-//! `H` is kept in blocks along its diagonal, so that those of all layers of a model are found and kept together.
+//! `H` is kept in blocks along its diagonal, so that those of all layers of a model are found and kept together. Taps of a
+//! convolution read the same pixels, shifted, and share one `H`.
 
 use std::ops::Range;
 
-pub use kernels::moments::BLOCK;
-use kernels::moments::SecondMoments;
+use kernels::moments::{BLOCK, SUMS, SecondMoments, place};
 
 use crate::Cpu;
 
 /// What is added to the diagonal, of its mean: numbers that were seen are few.
 const DAMPING: f64 = 0.01;
 
-/// `Σ x xᵀ` of the rows that a layer reads, for each 128 of its channels.
+/// `Σ x xᵀ` of the rows that a layer reads, for each 256 of its channels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moments {
+    /// Channels at the beginning of the first block that the layer does not read.
+    skipped: usize,
     channels: usize,
-    /// `[blocks, 128, 128]`, of which the upper triangles count.
+    /// `[blocks, SUMS]`.
     sums: Vec<f32>,
 }
 
 impl Moments {
     /// Those of no rows.
     pub fn new(channels: usize) -> Self {
-        let blocks = channels.div_ceil(BLOCK);
-        Self { channels, sums: vec![0.0; blocks * BLOCK * BLOCK] }
+        Self { skipped: 0, channels, sums: vec![0.0; channels.div_ceil(BLOCK) * SUMS] }
     }
 
-    /// Those that [`Moments::sums`] were; `None` if there are more or fewer of them than channels need.
+    /// Those whose [`Moments::sums`] these are; `None` if they are more or fewer than channels need.
     pub fn from_sums(channels: usize, sums: Vec<f32>) -> Option<Self> {
-        let blocks = channels.div_ceil(BLOCK);
-        (sums.len() == blocks * BLOCK * BLOCK).then_some(Self { channels, sums })
+        let fits = sums.len() == channels.div_ceil(BLOCK) * SUMS;
+        fits.then_some(Self { skipped: 0, channels, sums })
     }
 
     /// Channels of a row.
@@ -42,118 +44,155 @@ impl Moments {
         self.channels
     }
 
-    /// `[blocks, 128, 128]`.
+    /// Sums of all blocks, in the order of [`kernels::moments::place`].
     pub fn sums(&self) -> &[f32] {
         &self.sums
     }
 
     /// Add rows of [`Moments::channels`] numbers.
     pub fn add(&mut self, rows: &[f32], cpu: &Cpu) {
-        let Self { channels, sums } = self;
-        SecondMoments { rows, channels: *channels, sums }.run(cpu.kernels());
+        SecondMoments { rows, channels: self.channels, sums: &mut self.sums }.run(cpu.kernels());
     }
 
-    /// Those of some channels; `None` where they do not begin with a block.
-    pub(crate) fn part(&self, channels: &Range<usize>) -> Option<Self> {
-        if !channels.start.is_multiple_of(BLOCK) || channels.end > self.channels {
-            return None;
-        }
+    /// Those of some channels.
+    pub(crate) fn part(&self, channels: &Range<usize>) -> Self {
         let blocks = channels.start / BLOCK..channels.end.div_ceil(BLOCK);
-        let sums = &self.sums[blocks.start * BLOCK * BLOCK..blocks.end * BLOCK * BLOCK];
-        Some(Self { channels: channels.len(), sums: sums.to_vec() })
+        let sums = self.sums[blocks.start * SUMS..blocks.end * SUMS].to_vec();
+        Self { skipped: channels.start % BLOCK, channels: channels.len(), sums }
     }
 
-    /// What follows for weights.
-    pub(crate) fn shares(&self) -> Shares {
-        let blocks = self.sums.chunks_exact(BLOCK * BLOCK).enumerate();
-        let block = |(block, sums): (usize, &[f32])| {
-            let width = BLOCK.min(self.channels - block * BLOCK);
-            shares(width, &|i, j| f64::from(sums[i.min(j) * BLOCK + i.max(j)]))
-        };
-        Shares { blocks: blocks.map(block).collect() }
+    /// What follows for weights, block by block.
+    pub(crate) fn shares(&self, cpu: &kernels::Cpu) -> Vec<Shares> {
+        let mut blocks: Vec<Shares> = vec![Shares::default(); self.sums.len() / SUMS];
+        let end = self.skipped + self.channels;
+        cpu.threads.run_pieces(&mut blocks, 1, |block, shares| {
+            let sums = &self.sums[block * SUMS..][..SUMS];
+            let channels =
+                if block == 0 { self.skipped } else { 0 }..BLOCK.min(end - block * BLOCK);
+            let h = |i: usize, j: usize| {
+                let (i, j) = (channels.start + i, channels.start + j);
+                f64::from(sums[place(i.min(j), i.max(j))])
+            };
+            shares[0] = Shares::new(channels.len(), &h);
+        });
+        blocks
     }
 }
 
-/// How much of each weight's error those after it make up for.
-#[derive(Clone, Debug)]
+/// In which order the weights of a block are rounded, and how much of each one's error those after it make up for.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Shares {
-    /// Of each 128 channels `[128, 128]`, zero where neither goes with the other; `None` where nothing was seen.
-    blocks: Vec<Option<Vec<f32>>>,
+    /// Places in the block, those with the largest inputs first.
+    pub(crate) order: Vec<usize>,
+    /// `[weights, width]` in that order, rows made a multiple of 16 long with zeros; empty where nothing was seen.
+    pub(crate) shares: Vec<f32>,
+    /// Of a row.
+    pub(crate) width: usize,
 }
 
 impl Shares {
-    /// Those of a block.
-    pub(crate) fn of(&self, block: usize) -> Option<&[f32]> {
-        self.blocks.get(block)?.as_deref()
+    /// Row `i` of the upper Cholesky factor of `H⁻¹`, divided by its diagonal, says what share of the error of weight `i` is
+    /// taken from each weight after it. With `H = R Rᵀ` for an upper triangular `R`, that factor is `R⁻¹`.
+    fn new(count: usize, h: &dyn Fn(usize, usize) -> f64) -> Self {
+        let mut order: Vec<usize> = (0..count).collect();
+        order.sort_by(|&i, &j| h(j, j).total_cmp(&h(i, i)));
+        let mean = (0..count).map(|i| h(i, i)).sum::<f64>() / count.max(1) as f64;
+        let width = count.next_multiple_of(16);
+        if !(mean.is_normal() && mean > 0.0) {
+            return Self { order, shares: Vec::new(), width };
+        }
+        let factor = factor(count, &|i, j| {
+            let damped = if i == j { DAMPING * mean } else { 0.0 };
+            h(order[i], order[j]) + damped
+        });
+        let mut shares = vec![0.0; count * width];
+        for j in 0..count {
+            // Column j of the inverse, from the diagonal upwards.
+            let mut inverse = vec![0.0; j + 1];
+            inverse[j] = 1.0 / factor[j * count + j];
+            for i in (0..j).rev() {
+                let row = &factor[i * count..];
+                let known = dot(&row[i + 1..=j], &inverse[i + 1..]);
+                inverse[i] = -known / row[i];
+                shares[i * width + j] = -known as f32;
+            }
+        }
+        if !shares.iter().all(|x| x.is_finite()) {
+            shares.clear();
+        }
+        Self { order, shares, width }
     }
 }
 
-/// Row `i` of the upper Cholesky factor of `H⁻¹`, divided by its diagonal, says what share of the error of weight `i` is taken
-/// from each weight after it.
-///
-/// With `H = R Rᵀ` for an upper triangular `R`, that factor is `R⁻¹`.
-fn shares(width: usize, h: &dyn Fn(usize, usize) -> f64) -> Option<Vec<f32>> {
-    let mean = (0..width).map(|i| h(i, i)).sum::<f64>() / width.max(1) as f64;
-    if !(mean.is_normal() && mean > 0.0) {
-        return None;
-    }
-    // Columns of R from the last to the first; `r[j]` has those elements of column j that are not below the diagonal.
-    let mut r: Vec<Vec<f64>> = vec![Vec::new(); width];
-    for j in (0..width).rev() {
-        let element = |i: usize, pivot: Option<f64>| {
-            let known: f64 = r[j + 1..].iter().map(|column| column[i] * column[j]).sum();
-            let damped = if i == j { h(i, j) + DAMPING * mean } else { h(i, j) };
-            pivot.map_or_else(|| (damped - known).sqrt(), |pivot| (damped - known) / pivot)
-        };
-        let pivot = element(j, None);
-        let mut column: Vec<f64> = (0..j).map(|i| element(i, Some(pivot))).collect();
-        column.push(pivot);
-        r[j] = column;
-    }
-    let mut shares = vec![0.0; BLOCK * BLOCK];
-    // Columns of R⁻¹ from the diagonal upwards.
-    for j in 0..width {
-        let mut inverse = vec![0.0; j + 1];
-        inverse[j] = 1.0 / r[j][j];
-        for i in (0..j).rev() {
-            let known: f64 = (i + 1..=j).map(|k| r[k][i] * inverse[k]).sum();
-            inverse[i] = -known / r[i][i];
-            shares[i * BLOCK + j] = -known as f32;
+/// The upper triangular `R`, row by row, with `R Rᵀ = h`.
+fn factor(count: usize, h: &dyn Fn(usize, usize) -> f64) -> Vec<f64> {
+    let mut rows = vec![0.0; count * count];
+    for j in (0..count).rev() {
+        for i in (0..=j).rev() {
+            let after = |row: usize| &rows[row * count + j + 1..(row + 1) * count];
+            let left = h(i, j) - dot(after(i), after(j));
+            let pivot = rows[j * count + j];
+            rows[i * count + j] = if i == j { left.sqrt() } else { left / pivot };
         }
     }
-    shares.iter().all(|x| x.is_finite()).then_some(shares)
+    rows
+}
+
+/// `Σ a b`, in eight sums that need not wait for each other.
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    let (a, b) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    let mut sums = [0.0; 8];
+    for (a, b) in a.0.iter().zip(b.0) {
+        for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+            *sum += a * b;
+        }
+    }
+    let rest = a.1.iter().zip(b.1).map(|(a, b)| a * b);
+    sums.into_iter().chain(rest).sum()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{BLOCK, Moments, shares};
+    use super::{BLOCK, Moments, SUMS, Shares};
     use crate::Cpu;
 
     #[test]
     fn shares_of_two_channels_are_those_of_least_squares() {
-        // With two channels, an error of the first is best made up for by −h₀₁ / h₁₁ of the second.
+        // An error of the larger is best made up for by −h₀₁ / h₀₀ of the smaller.
         let h = |i: usize, j: usize| [[2.0, 1.5], [1.5, 3.0]][i][j];
-        let found = shares(2, &h).unwrap()[1];
-        let damped = 3.0 + 0.01 * 2.5;
-        assert!((f64::from(found) + 1.5 / damped).abs() < 1e-6, "{found}");
+        let found = Shares::new(2, &h);
+        let damped = 2.0 + 0.01 * 2.5;
+        assert_eq!(found.order, [1, 0]);
+        assert!((f64::from(found.shares[1]) + 1.5 / damped).abs() < 1e-6, "{found:?}");
     }
 
     #[test]
     fn channels_that_say_nothing_share_nothing() {
-        assert!(Moments::new(200).shares().of(0).is_none());
+        let cpu = Cpu::detect(1);
+        let nothing = Moments::new(300).shares(cpu.kernels());
+        assert!(nothing.iter().all(|block| block.shares.is_empty()));
         let mut one = Moments::new(3);
-        one.add(&[1.0, 0.0, 2.0, 1.0, 0.0, -2.0], &Cpu::detect(1));
-        let found = one.shares();
-        assert!(found.of(0).unwrap().iter().all(|share| *share == 0.0));
+        one.add(&[1.0, 0.0, 2.0, 1.0, 0.0, -2.0], &cpu);
+        assert!(one.shares(cpu.kernels())[0].shares.iter().all(|share| *share == 0.0));
     }
 
     #[test]
-    fn parts_begin_with_blocks() {
-        let mut all = Moments::new(300);
-        let rows: Vec<f32> = (0..900).map(|i| ((i * 7 % 11) as f32) - 5.0).collect();
-        all.add(&rows, &Cpu::detect(1));
-        let part = all.part(&(BLOCK..300)).unwrap();
-        assert_eq!((part.channels(), part.sums()), (172, &all.sums()[BLOCK * BLOCK..]));
-        assert!(all.part(&(64..300)).is_none());
+    fn a_part_has_the_blocks_of_its_channels() {
+        let cpu = Cpu::detect(1);
+        let rows: Vec<f32> = (0..3 * 600).map(|i| ((i * 7 % 11) as f32) - 5.0).collect();
+        let mut all = Moments::new(600);
+        all.add(&rows, &cpu);
+        let part = all.part(&(320..600));
+        assert_eq!((part.channels(), part.sums()), (280, &all.sums()[SUMS..]));
+        let widths =
+            part.shares(cpu.kernels()).iter().map(|block| block.order.len()).collect::<Vec<_>>();
+        assert_eq!(widths, [2 * BLOCK - 320, 600 - 2 * BLOCK]);
+        // The same as if the layer had read nothing else.
+        let own: Vec<f32> =
+            rows.chunks(600).flat_map(|row| &row[320..2 * BLOCK]).copied().collect();
+        let mut alone = Moments::new(2 * BLOCK - 320);
+        alone.add(&own, &cpu);
+        let [first, alone] = [part, alone].map(|of| of.shares(cpu.kernels())[0].shares.clone());
+        assert_eq!(first, alone);
     }
 }

@@ -16,7 +16,7 @@ use kernels::Cpu;
 use kernels::quantize::{Carry, Codes, EncodeWeights, Fit, Fitted};
 
 use crate::Weight;
-use crate::moments::{BLOCK, Shares};
+use crate::moments::Shares;
 use crate::scheme::{Granularity, WeightBits, WeightScheme};
 
 /// Elements that share a multiplier.
@@ -46,7 +46,8 @@ pub(crate) struct Quantizer<'a> {
     granularity: Granularity,
     /// Of a row, padding included.
     channels: usize,
-    shares: Option<Shares>,
+    /// Of blocks of channels; empty where it is not known what is read.
+    shares: Vec<Shares>,
 }
 
 impl<'a> Quantizer<'a> {
@@ -57,7 +58,7 @@ impl<'a> Quantizer<'a> {
         (weight, channels): (&Weight, usize),
     ) -> Self {
         let moments = weight.moments().filter(|found| found.channels() == weight.shape()[1]);
-        let shares = moments.map(|moments| moments.shares());
+        let shares = moments.map_or(Vec::new(), |moments| moments.shares(cpu));
         let levels = Levels { cpu, bits: scheme.bits };
         Self { levels, granularity: scheme.granularity, channels, shares }
     }
@@ -69,34 +70,60 @@ impl<'a> Quantizer<'a> {
             Granularity::Channel => (levels.best_unit(weights), Vec::new()),
             Granularity::Group => levels.best_units(channels, weights),
         };
-        let mut codes = vec![0; weights.len()];
-        let groups = channels.div_ceil(GROUP);
-        let taps = weights.chunks(channels.max(1)).zip(codes.chunks_mut(channels.max(1)));
-        for (tap, (weights, codes)) in taps.enumerate() {
-            let unit = |channel: usize| {
-                let multiplier = multipliers.get(tap * groups + channel / GROUP);
-                multiplier.map_or(scale, |&m| f32::from(m) * scale)
-            };
-            let blocks = weights.chunks(BLOCK).zip(codes.chunks_mut(BLOCK));
-            for (block, (weights, codes)) in blocks.enumerate() {
-                let first = block * BLOCK;
-                let shares = self.shares.as_ref().and_then(|shares| shares.of(block));
-                if let Some(shares) = shares {
-                    let units: Vec<f32> = (0..weights.len()).map(|i| unit(first + i)).collect();
-                    levels.encode_in_turn(weights, (&units, shares), codes);
-                } else {
-                    let groups = weights.chunks(GROUP).zip(codes.chunks_mut(GROUP));
-                    for (group, (weights, codes)) in groups.enumerate() {
-                        levels.encode(weights, unit(first + group * GROUP), codes);
-                    }
-                }
+        let mut row = Row { scale, codes: vec![0; weights.len()], multipliers };
+        let groups = weights.chunks(channels.max(1)).enumerate().flat_map(|(tap, weights)| {
+            weights.chunks(GROUP).enumerate().map(move |(group, weights)| (tap, group, weights))
+        });
+        let mut first = 0;
+        for (tap, group, weights) in groups {
+            let unit = row.unit(channels, tap, group * GROUP);
+            levels.encode(weights, unit, &mut row.codes[first..first + weights.len()]);
+            first += weights.len();
+        }
+        for (tap, weights) in weights.chunks(channels.max(1)).enumerate() {
+            let mut first = 0;
+            for block in &self.shares {
+                self.carry(weights, (tap, first, block), &mut row);
+                first += block.order.len();
             }
         }
-        Row { scale, codes, multipliers }
+        row
+    }
+
+    /// The codes of a block of one tap's weights, one after the other.
+    fn carry(&self, weights: &[f32], (tap, first, block): (usize, usize, &Shares), row: &mut Row) {
+        let Shares { order, shares, width } = block;
+        if shares.is_empty() {
+            return;
+        }
+        let mut left = vec![0.0; *width];
+        for (left, place) in left.iter_mut().zip(order) {
+            *left = weights[first + place];
+        }
+        let unit = |place: &usize| row.unit(self.channels, tap, first + place);
+        let units: Vec<f32> = order.iter().map(unit).collect();
+        let mut to = vec![0; order.len()];
+        self.levels.cpu.eval(Carry {
+            weights: &mut left,
+            units: &units,
+            codes: self.levels.codes(),
+            shares,
+            to: &mut to,
+        });
+        let codes = &mut row.codes[tap * self.channels + first..];
+        for (place, code) in order.iter().zip(to) {
+            codes[*place] = code;
+        }
     }
 }
 
 impl Row {
+    /// The unit of a weight.
+    fn unit(&self, channels: usize, tap: usize, channel: usize) -> f32 {
+        let multiplier = self.multipliers.get(tap * channels.div_ceil(GROUP) + channel / GROUP);
+        multiplier.map_or(self.scale, |&multiplier| f32::from(multiplier) * self.scale)
+    }
+
     /// What the codes stand for.
     pub fn dequantized(&self, channels: usize) -> Vec<f32> {
         self.multiplied(channels).map(|q| self.scale * q as f32).collect()
@@ -148,14 +175,6 @@ impl Levels<'_> {
     fn encode(self, weights: &[f32], unit: f32, to: &mut [i8]) {
         let fit = Fit { weights, unit, codes: self.codes() };
         self.cpu.eval(EncodeWeights { fit, to });
-    }
-
-    /// Codes one after the other, each of which makes up for a share of the errors before it.
-    fn encode_in_turn(self, weights: &[f32], (units, shares): (&[f32], &[f32]), to: &mut [i8]) {
-        let mut left = [0.0; BLOCK];
-        left[..weights.len()].copy_from_slice(weights);
-        let (weights, codes) = (&mut left[..], self.codes());
-        self.cpu.eval(Carry { weights, units, codes, shares, to });
     }
 
     /// The unit of a row `[taps, channels]`, and the multipliers of its groups.
@@ -218,7 +237,7 @@ mod tests {
     fn row(scheme: WeightScheme, channels: usize, weights: &[f32]) -> Row {
         let (bits, granularity) = (scheme.bits, scheme.granularity);
         let levels = Levels { cpu: &Cpu::detect(1), bits };
-        Quantizer { levels, granularity, channels, shares: None }.row(weights)
+        Quantizer { levels, granularity, channels, shares: Vec::new() }.row(weights)
     }
 
     fn error(weights: &[f32], row: &Row, channels: usize) -> f64 {

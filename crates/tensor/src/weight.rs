@@ -8,8 +8,8 @@ use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::moments::Moments;
 use crate::file::{Checkpoint, Dtype, Error, TensorView};
+use crate::moments::Moments;
 use crate::packed::PackedWeight;
 
 /// A handle to one tensor of a checkpoint, or to some input channels of it. Cloning it is cheap, and clones are the same
@@ -94,7 +94,8 @@ impl Weight {
         let all = self.source().moments(self.layer())?;
         match self.channels() {
             None => Some(Arc::clone(all)),
-            Some(channels) => all.part(channels).map(Arc::new),
+            Some(channels) if channels.end <= all.channels() => Some(all.part(channels).into()),
+            Some(_) => None,
         }
     }
 

@@ -1,8 +1,8 @@
 //! The promises.
 
 use super::{
-    Bar, Limit, Size, Source, avx2, method, mission, mixed, packed, picture, race, ram, tests,
-    threads,
+    Bar, Limit, Size, Source, avx2, method, mission, mixed, packed, picture, quality, race, ram,
+    tests, threads,
 };
 
 const PARITY: Source = Source {
@@ -57,6 +57,7 @@ const VAE_W8A8: Source = Source {
     size: Size::Full,
     measure: |options| race::readings(options, ["vae_decode", "w8a8"]),
 };
+const QUALITY: Source = Source { name: "quality", size: Size::Small, measure: quality::readings };
 const PACKED: Source = Source { name: "packed", size: Size::Full, measure: packed::readings };
 const PACKED_SDXL: Source = Source { name: "packed sdxl", size: Size::Full, measure: packed::sdxl };
 const AVX2: Source = Source { name: "avx2", size: Size::Full, measure: avx2::readings };
@@ -77,6 +78,8 @@ pub(super) const BARS: &[Bar] = &[
     bar(["parity.failures", "tests.failed"], Limit::AtMost(0.0, "failed"), &PARITY),
     bar(["input.failures", "tests.failed"], Limit::AtMost(0.0, "failed"), &INPUT),
     bar(["input.tests", "tests.passed"], Limit::AtLeast(8.0, "passed"), &INPUT),
+    bar(["quality.w8a8", "w8a8"], Limit::AtLeast(32.0, "dB"), &QUALITY),
+    bar(["quality.w4a8", "w4a8"], Limit::AtLeast(17.0, "dB"), &QUALITY),
     bar(["mixed.w8a8", "w8a8"], Limit::AtLeast(0.95, "SSIM"), &MIXED),
     bar(["mixed.w4a8", "w4a8"], Limit::AtLeast(0.9, "SSIM"), &MIXED),
     bar(["mixed.w4a8.bytes", "bytes"], Limit::AtMost(1.0, "of uniform"), &MIXED),

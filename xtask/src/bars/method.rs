@@ -12,8 +12,11 @@ use super::readings::Readings;
 use crate::command::{build, program, read, root};
 use crate::console::say;
 
-/// Prompts whose ranges are found, and after them those that are drawn.
+/// Prompts whose ranges are found; those by which weights are rounded; all that anything is chosen by, and after them
+/// those that are drawn.
 const CALIBRATED: &str = "64";
+const ROUNDED: &str = "76";
+const USED: &str = "100";
 const DRAWN: &str = "1000";
 
 /// Plans with ranges: what they are called, how ranges follow, the first token, the shortcuts.
@@ -28,6 +31,9 @@ const STATIC: [(&str, [&str; 3]); 5] = [
 /// Plans without.
 const DYNAMIC: [&str; 2] = ["w8a8", "w4a8"];
 
+/// One format for all of the UNet, each weight made up for by the others: what they are called, and bits of weights.
+const CALIBRATED_WEIGHTS: [[&str; 2]; 2] = [["calibrated-w8a8", "8"], ["calibrated-w4a8", "4"]];
+
 /// Mixed formats: what they are called, the target, the metric, and those whose scores serve them, too.
 const MIXED: [Mixed; 5] = [
     ("mixed-w8a8", ["w8a8", "decoupled"], None),
@@ -38,7 +44,7 @@ const MIXED: [Mixed; 5] = [
 ];
 type Mixed = (&'static str, [&'static str; 2], Option<&'static str>);
 
-/// The one that is drawn from its packed file; the others are drawn from the original by their plans.
+/// The one that is compared with uniform formats.
 const JUDGED: Mixed = ("mixed-w4a8", ["w4a8", "decoupled"], Some("mixed-w8a8"));
 
 /// Reads `naive`, `first`, `split`, `best` (static, with ranges that cut off outliers) and `dynamic` (SSIM), `ratio` (of the
@@ -96,9 +102,16 @@ impl Bench {
             plans.push(plan);
         }
         plans.extend(DYNAMIC.map(str::to_owned));
+        for [name, bits] in CALIBRATED_WEIGHTS {
+            let packed = self.at(&format!("{name}.mixdq"));
+            let words = ["quantize", "--rounding", "calibrated", "--weights", bits, "-o", &packed];
+            let prompts = ["--prompts", &self.prompts, "--calibration-prompts", ROUNDED];
+            self.mixdq(&[&words[..], &prompts].concat())?;
+            plans.push(packed);
+        }
         for (name, choice, like) in MIXED {
             self.mixed(name, choice, like)?;
-            plans.push(self.plan_of(name)?);
+            plans.push(self.at(&format!("{name}.mixdq")));
         }
         let (name, choice, like) = JUDGED;
         self.mixed(name, choice, like)?;
@@ -113,11 +126,13 @@ impl Bench {
         let (packed, work) = (self.at(&format!("{name}.mixdq")), self.at(name));
         if let Some(like) = like {
             fs::create_dir_all(&work)?;
-            let scores = |work: &str| Path::new(work).join("sensitivity.jsonl");
-            fs::copy(scores(&self.at(like)), scores(&work))?;
+            for file in ["sensitivity.jsonl", "moments.safetensors"] {
+                fs::copy(Path::new(&self.at(like)).join(file), Path::new(&work).join(file))?;
+            }
         }
         let words = ["quantize", "--target", target, "--metric", metric, "-o", &packed];
-        self.mixdq(&[&words[..], &["--work", &work, "--prompts", &self.prompts]].concat())?;
+        let prompts = ["--prompts", &self.prompts, "--calibration-prompts", ROUNDED];
+        self.mixdq(&[&words[..], &["--work", &work], &prompts].concat())?;
         Ok(())
     }
 
@@ -141,7 +156,7 @@ impl Bench {
 
     fn evaluate(&self, packed: &str, beside: &str) -> Result<Value> {
         let models = ["evaluate", "-m", packed, "-r", &self.model, "--beside", beside];
-        let prompts = ["--prompts", &self.prompts, "--skip", CALIBRATED, "--count", DRAWN];
+        let prompts = ["--prompts", &self.prompts, "--skip", USED, "--count", DRAWN];
         let others = ["-b", "1", "--clip", &self.clip, "--json", "-", "-t", "2"];
         let found = read(&mut program(&self.binary, &[&models[..], &prompts, &others].concat()))?;
         serde_json::from_str(&found).context("evaluate writes JSON")

@@ -15,8 +15,9 @@ use crate::console::say;
 const TARGETS: [(&str, &str); 4] =
     [("w8a8", "w8a8"), ("w5a8", "w4a8"), ("w4a8", "w4a8"), ("w3.66a16", "w4a16")];
 
-/// Prompts that are measured, compared and proved by `quantize`, and those that are drawn here.
-const USED: &str = "24";
+/// Prompts that show what layers read, those that `quantize` draws in all, and those that are drawn here.
+const CALIBRATED: &str = "76";
+const USED: &str = "100";
 const DRAWN: &str = "1000";
 
 /// Reads, for `w4a8` over 1,000 prompts that nothing was chosen by: `bytes` (of the uniform plan's file), `ssim` and `sqnr`
@@ -50,6 +51,8 @@ pub(super) fn readings(options: &Options) -> Result<Readings> {
                 target,
                 "-o",
                 &packed,
+                "--calibration-prompts",
+                CALIBRATED,
                 "-t",
                 "2",
             ],

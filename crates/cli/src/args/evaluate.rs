@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use tensor::Scheme;
 
-use super::{Beside, Pictures, Source, known};
+use super::{Beside, Pictures, PrecisionArg, Source, known};
 
 /// Compare the pictures of a quantized model with those of the original.
 #[derive(Args, Debug)]
@@ -19,8 +19,9 @@ pub(crate) struct Evaluate {
     pub(crate) reference: PathBuf,
 
     /// What to set beside: the original with the same scheme for every layer of its UNet (w8a8, w4a8, …) and 8 bits in
-    /// text encoders and VAE, or with a plan (a file that ends with .toml)
-    #[arg(long, value_name = "SCHEME|PLAN,…", value_delimiter = ',')]
+    /// text encoders and VAE, or with a plan (a file that ends with .toml), weights rounded to the nearest; or other packed
+    /// models (.mixdq)
+    #[arg(long, value_name = "SCHEME|PLAN|FILE,…", value_delimiter = ',')]
     pub(crate) beside: Vec<Beside>,
 
     /// Schemes to set beside: the original with the same one for every layer of every component
@@ -59,6 +60,10 @@ pub(crate) struct Evaluate {
     /// Where all figures go as JSON; `-` for standard output
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+
+    /// Number format of what is real in all but the reference, which is exact
+    #[arg(long, value_enum, default_value_t = PrecisionArg::Auto)]
+    pub(crate) precision: PrecisionArg,
 
     /// Threads to compute with [default: all cores]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use quant::calibration::Rule;
-use tensor::{LayerFormat, Scheme};
+use tensor::{Halves, LayerFormat, Scheme};
 
 /// Ranges of activations that are known before a model runs.
 #[derive(Args, Clone, Debug)]
@@ -29,8 +29,9 @@ pub(crate) struct Known {
     #[arg(long, value_enum, conflicts_with_all = ["target", "scheme", "plan"])]
     pub(crate) first_token: Option<FirstTokenArg>,
 
-    /// With --static: the two halves that shortcuts of the way up read, which need not be of one size
-    #[arg(long, value_enum, requires = "is_static", default_value_t = ShortcutsArg::Apart)]
+    /// The two halves that shortcuts of the way up read, which need not be of one size
+    #[arg(long, value_enum, default_value_t = ShortcutsArg::Apart,
+          conflicts_with_all = ["target", "scheme", "plan"])]
     pub(crate) shortcuts: ShortcutsArg,
 
     /// With --static: leave text encoders and decoder in 16 bits
@@ -56,23 +57,36 @@ pub(crate) enum ShortcutsArg {
     Together,
 }
 
-/// What the original model is drawn with beside a quantized one.
+impl From<ShortcutsArg> for Halves {
+    fn from(typed: ShortcutsArg) -> Self {
+        match typed {
+            ShortcutsArg::Apart => Self::Apart,
+            ShortcutsArg::Together => Self::Together,
+        }
+    }
+}
+
+/// What is drawn beside a quantized model: the original with …
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Beside {
     /// The same for every layer of its UNet.
     Scheme(Scheme),
     /// What a file says.
     Plan(PathBuf),
+    /// Nothing: another packed model instead.
+    Packed(PathBuf),
 }
 
 impl FromStr for Beside {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if std::path::Path::new(text).extension().is_some_and(|end| end == "toml") {
-            return Ok(Self::Plan(text.into()));
+        let path = std::path::Path::new(text);
+        match path.extension().and_then(|end| end.to_str()) {
+            Some("toml") => Ok(Self::Plan(path.into())),
+            Some("mixdq") => Ok(Self::Packed(path.into())),
+            _ => without_ranges(text).map(Self::Scheme),
         }
-        without_ranges(text).map(Self::Scheme)
     }
 }
 

@@ -49,7 +49,7 @@ pub(crate) struct Quantize {
     pub(crate) rounding: Option<RoundingArg>,
 
     /// With calibrated rounding: prompts that are drawn to see what layers read, after those that are measured and compared
-    #[arg(long, value_name = "N", default_value_t = 64,
+    #[arg(long, value_name = "N", default_value_t = 128,
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) calibration_prompts: u32,
 

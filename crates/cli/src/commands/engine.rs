@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use kernels::isa::Level;
-use pipeline::Plan;
 use pipeline::model::{Extras, Model};
-use tensor::scheme::{Granularity, WeightBits, WeightScheme};
-use tensor::{Cpu, Precision, Scheme};
+use pipeline::{Known, Plan};
+use tensor::scheme::{ActivationScheme, Granularity, WeightBits, WeightScheme};
+use tensor::{Cpu, Halves, Precision, Scheme};
 
 use crate::args::{Engine, PrecisionArg, Source};
 use crate::knobs;
@@ -42,13 +42,18 @@ pub(crate) fn faster(cpu: &Cpu) -> Precision {
     if cpu.has_fast_bf16() { Precision::Bf16 } else { Precision::F32 }
 }
 
-/// The plan for what was typed: that of the model if it is packed, else one scheme for all of it.
-pub(crate) fn plan(typed: &Engine, model: &Model, cpu: &Cpu) -> Result<Plan> {
-    let precision = match typed.precision {
+/// The precision that was typed.
+pub(crate) fn precision(typed: PrecisionArg, cpu: &Cpu) -> Precision {
+    match typed {
         PrecisionArg::Auto => faster(cpu),
         PrecisionArg::F32 => Precision::F32,
         PrecisionArg::Bf16 => Precision::Bf16,
-    };
+    }
+}
+
+/// The plan for what was typed: that of the model if it is packed, else one scheme for all of it.
+pub(crate) fn plan(typed: &Engine, model: &Model, cpu: &Cpu) -> Result<Plan> {
+    let precision = precision(typed.precision, cpu);
     Ok(match (&model.packed, typed.scheme) {
         (Some(_), Some(scheme)) => {
             bail!(
@@ -75,11 +80,18 @@ pub(crate) fn plan_of(path: &Path, model: &Model) -> Result<Plan> {
     Ok(plan)
 }
 
-/// The plan that gives every layer of the UNet this scheme. Text encoders are small beside it, and a decoder of few bits
-/// draws visible noise, so they take 8 bits with the same activations.
-pub(crate) fn uniform_unet(scheme: Scheme, precision: Precision) -> Plan {
+/// The plan that gives the layers of the UNet this scheme, but for the first and the last: they have few weights, and nothing
+/// corrects what rounding does there, so they take 8 bits with real activations (MixDQ protects them, too). So do text encoders, which
+/// are small beside the UNet and run once for all steps. A decoder of few bits draws visible noise, so it takes 8 bits with the
+/// same activations.
+pub(crate) fn uniform_unet(scheme: Scheme, halves: Halves, precision: Precision) -> Plan {
     let weights = WeightScheme { bits: WeightBits::Eight, granularity: Granularity::Channel };
-    Plan::uniform(Scheme { weights, ..scheme }, precision).with_component("unet", scheme)
+    let careful = Scheme { weights, activations: ActivationScheme::Float };
+    Plan::uniform(careful, precision)
+        .with_component("unet", scheme)
+        .with_exceptions("unet", &["conv_in", "conv_out"], careful)
+        .with_known("unet", Known { halves, ..Known::default() })
+        .with_component("vae", Scheme { weights, ..scheme })
 }
 
 /// Open the model that was named, or the bundled one.

@@ -10,7 +10,7 @@ use pipeline::similarity::Judge;
 use pipeline::{Model, Plan, Request, TextToImage};
 use quant::calibration::Calibration;
 use serde::Serialize;
-use tensor::{Cpu, Precision, Scheme};
+use tensor::{Cpu, Halves, Precision, Scheme};
 
 use contender::Prompts;
 pub(crate) use contender::{Contender, LayerBits, Likeness};
@@ -46,6 +46,7 @@ pub(crate) fn run(args: &args::Evaluate) -> Result<()> {
         model: &model,
         beside: &args.beside,
         everywhere: &args.everywhere,
+        precision: engine::precision(args.precision, &cpu),
     };
     let ranges = args.ranges.as_deref();
     let ranges = ranges.map(|path| calibrate::of_model(path, &reference)).transpose()?;
@@ -83,6 +84,13 @@ pub(crate) struct Models<'a> {
     pub(crate) beside: &'a [Beside],
     /// Schemes for every layer of all its components.
     pub(crate) everywhere: &'a [Scheme],
+    /// In which all but the reference compute what is real in them.
+    pub(crate) precision: Precision,
+}
+
+/// The formats that a model was packed in.
+fn own_plan(model: &Model) -> Plan {
+    model.packed.as_ref().map_or_else(Plan::default, |packed| packed.plan.clone())
 }
 
 /// What came of it.
@@ -108,7 +116,7 @@ impl Models<'_> {
         request: &Request,
         (cpu, cancel): (&Cpu, &AtomicBool),
     ) -> Result<Findings> {
-        let Self { reference, model, beside, everywhere } = *self;
+        let Self { reference, model, beside, everywhere, precision } = *self;
         let exact = Plan::float(Precision::F32);
         // All draw what the judged model draws by default.
         let settings = TextToImage::new(cpu, model, &exact).settings(request)?;
@@ -118,28 +126,28 @@ impl Models<'_> {
         };
         let mut contenders = vec![draw("f32", reference, &exact)?];
         for other in beside {
-            let (name, plan) = match other {
+            contenders.push(match other {
                 Beside::Scheme(scheme) => {
-                    let plan = engine::uniform_unet(*scheme, engine::faster(cpu));
-                    (format!("uniform {scheme}"), plan)
+                    let plan = engine::uniform_unet(*scheme, Halves::Apart, precision);
+                    draw(&format!("uniform {scheme}"), reference, &plan)?
                 }
-                Beside::Plan(path) => (
-                    path.with_extension("").display().to_string(),
-                    engine::plan_of(path, reference)?.with_precision(engine::faster(cpu)),
-                ),
-            };
-            contenders.push(draw(&name, reference, &plan)?);
+                Beside::Plan(path) => {
+                    let plan = engine::plan_of(path, reference)?.with_precision(precision);
+                    draw(&path.with_extension("").display().to_string(), reference, &plan)?
+                }
+                Beside::Packed(path) => {
+                    let source = Source { model: Some(path.clone()), ..Source::default() };
+                    let other = engine::model(&source)?;
+                    draw(&other.name, &other, &own_plan(&other).with_precision(precision))?
+                }
+            });
         }
         for scheme in everywhere {
-            let plan = Plan::uniform(*scheme, engine::faster(cpu));
+            let plan = Plan::uniform(*scheme, precision);
             contenders.push(draw(&format!("{scheme} everywhere"), reference, &plan)?);
         }
-        let plan = match &model.packed {
-            Some(packed) => packed.plan.clone(),
-            None => Plan::default(),
-        };
         let name = model.name.clone();
-        contenders.push(draw(&name, model, &plan.with_precision(engine::faster(cpu)))?);
+        contenders.push(draw(&name, model, &own_plan(model).with_precision(precision))?);
         let (first, others) = contenders.split_at_mut(1);
         for other in others {
             other.compare(&first[0], request)?;

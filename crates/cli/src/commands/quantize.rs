@@ -42,6 +42,7 @@ pub(crate) fn run(args: &Quantize) -> Result<()> {
     );
     let cpu = engine::cpu(args.threads)?;
     ctrlc::set_handler(|| CANCEL.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
+    let model = model.equalized(&cpu)?;
     let model = rounding::calibrated(args, model, (&cpu, &CANCEL))?;
     let plan = match args.target {
         Some(target) => search::run(args, target, (&model, &cpu, &CANCEL))?,
@@ -88,10 +89,11 @@ fn plan(args: &Quantize, model: &Model) -> Result<Plan> {
         return Ok(Plan::uniform(scheme, Precision::Bf16));
     }
     let scheme = format!("w{}a{}", args.weights, args.acts).parse().map_err(anyhow::Error::msg)?;
-    let plan = engine::uniform_unet(scheme, Precision::Bf16);
+    let halves = args.known.shortcuts.into();
+    let plan = engine::uniform_unet(scheme, halves, Precision::Bf16);
     Ok(match args.known.first_token {
         Some(FirstTokenArg::Float) => {
-            let known = Known { first_token: FirstToken::Float, ..Known::default() };
+            let known = Known { first_token: FirstToken::Float, halves, ..Known::default() };
             plan.with_known("unet", known)
         }
         _ => plan,

@@ -1,5 +1,5 @@
-//! The file of second moments: safetensors, one tensor `[blocks, 128, 128]` for each value that layers read. Its metadata
-//! has the request and, in order, who reads it.
+//! The file of second moments: safetensors, one tensor for each value that layers read, as [`Moments::sums`] has them. Its
+//! metadata has the request, and who reads which.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -9,8 +9,8 @@ use quant::calibration::Header;
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
-use tensor::moments::{BLOCK, Moments};
 use tensor::file::{Checkpoint, SafeTensors};
+use tensor::moments::Moments;
 
 use super::{Found, Name};
 use crate::Error;
@@ -55,8 +55,7 @@ impl Found {
         let metadata = HashMap::from([(KEY.to_owned(), serde_json::to_string(&notes)?)]);
         let views = self.sums.iter().map(|(name, sums)| {
             let bytes: &[u8] = bytemuck::cast_slice(sums.sums());
-            let shape = vec![sums.sums().len() / (BLOCK * BLOCK), BLOCK, BLOCK];
-            Ok((key(name), TensorView::new(Dtype::F32, shape, bytes)?))
+            Ok((key(name), TensorView::new(Dtype::F32, vec![sums.sums().len()], bytes)?))
         });
         let views: Result<Vec<_>, SafeTensorError> = views.collect();
         let written =

@@ -30,6 +30,8 @@ struct Entry {
     /// The shape after the changes.
     shape: Vec<usize>,
     deltas: Vec<Arc<Delta>>,
+    /// What elements of the last dimension are multiplied with after all that.
+    scale: Option<Arc<[f32]>>,
 }
 
 /// What a file holds under a name.
@@ -132,7 +134,7 @@ impl Checkpoint {
         let entry = self.entries.get(name)?;
         let Source::Stored { dtype, .. } = entry.source else { return None };
         let stored = supported(dtype, &self.place, name).ok()?;
-        Some(if entry.deltas.is_empty() { stored } else { Dtype::F32 })
+        Some(if entry.is_computed() { Dtype::F32 } else { stored })
     }
 
     /// A weight that is packed already.
@@ -160,6 +162,24 @@ impl Checkpoint {
     ///
     /// [`Error::Missing`], [`Error::Dtype`], [`Error::Packed`], and [`Error::NotFinite`] of a correction.
     pub fn tensor(&self, name: &str) -> Result<TensorView, Error> {
+        let view = self.unscaled(name)?;
+        let Some(scale) = self.entries.get(name).and_then(|entry| entry.scale.as_ref()) else {
+            return Ok(view);
+        };
+        let mut values = view.to_f32();
+        view.drop_pages();
+        for row in values.chunks_exact_mut(scale.len()) {
+            row.iter_mut().zip(&**scale).for_each(|(x, factor)| *x *= factor);
+        }
+        Ok(TensorView::from_numbers(&view.shape, values))
+    }
+
+    /// Reads a tensor as it was before [`Checkpoint::with_scale`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Checkpoint::tensor`].
+    pub fn unscaled(&self, name: &str) -> Result<TensorView, Error> {
         let entry = self.entries.get(name).ok_or_else(|| self.missing(name))?;
         let Source::Stored { dtype, shape, bytes } = &entry.source else {
             return Err(self.packed_already(name));
@@ -213,6 +233,27 @@ impl Checkpoint {
         Ok(self)
     }
 
+    /// The same with each element of the last dimension multiplied by its factor whenever the tensor of this name is
+    /// read, which is then f32.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Missing`], [`Error::Packed`], and [`Error::Shape`] if there are more or fewer factors.
+    pub fn with_scale(mut self, name: &str, factors: Arc<[f32]>) -> Result<Self, Error> {
+        let shape = self.shape(name).ok_or_else(|| self.missing(name))?;
+        if self.packed(name).is_some() {
+            return Err(self.packed_already(name));
+        }
+        if factors.is_empty() || shape.last() != Some(&factors.len()) {
+            let obstacle = format!("{} factors do not fit", factors.len());
+            return Err(self.misshapen(name, shape, obstacle));
+        }
+        if let Some(entry) = Arc::make_mut(&mut self.entries).get_mut(name) {
+            entry.scale = Some(factors);
+        }
+        Ok(self)
+    }
+
     /// The same, knowing what its layers read: weights that become whole numbers are then rounded for that.
     #[must_use]
     pub fn with_moments(self, moments: BTreeMap<String, Arc<Moments>>) -> Self {
@@ -228,7 +269,7 @@ impl Checkpoint {
         let stored = self.entries.get(&recipe.from).ok_or_else(|| self.missing(&recipe.from))?;
         let mut entry = stored.clone();
         for change in recipe.changes {
-            if !entry.deltas.is_empty() {
+            if entry.is_computed() {
                 let obstacle = "was corrected already and cannot be changed after".to_owned();
                 return Err(self.misshapen(&recipe.from, &entry.shape, obstacle));
             }
@@ -279,7 +320,12 @@ impl Entry {
     }
 
     fn new(source: Source, shape: Vec<usize>) -> Self {
-        Self { source, changes: Vec::new(), shape, deltas: Vec::new() }
+        Self { source, changes: Vec::new(), shape, deltas: Vec::new(), scale: None }
+    }
+
+    /// Whether it is not as it is stored, but for its shape.
+    fn is_computed(&self) -> bool {
+        !self.deltas.is_empty() || self.scale.is_some()
     }
 }
 
@@ -323,6 +369,16 @@ mod tests {
         let expected = [2.0, 4.0, 3.0, 4.0, 5.0, 6.0, 6.0, 6.0];
         assert_eq!(once.tensor("w").unwrap().to_f32(), expected);
         assert_eq!(twice.tensor("w").unwrap().to_f32(), base.tensor("w").unwrap().to_f32());
+    }
+
+    #[test]
+    fn factors_meet_the_last_dimension() {
+        let scaled = example().with_scale("w", [2.0, 0.5].into()).unwrap();
+        let expected = [2.0, 1.0, 6.0, 2.0, 10.0, 3.0, 14.0, 4.0];
+        assert_eq!(scaled.tensor("w").unwrap().to_f32(), expected);
+        assert_eq!(scaled.unscaled("w").unwrap().to_f32()[..2], [1.0, 2.0]);
+        let few = example().with_scale("w", [2.0].into()).unwrap_err().to_string();
+        assert!(few.contains("1 factors do not fit"), "{few}");
     }
 
     #[test]

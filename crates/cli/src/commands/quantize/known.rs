@@ -5,9 +5,9 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result, ensure};
 use pipeline::{FirstToken, Known, Model, Plan, Run};
 use quant::calibration::{self, Header};
-use tensor::{Cpu, Halves, Precision, Scheme, Span};
+use tensor::{Cpu, Precision, Scheme, Span};
 
-use crate::args::{FirstTokenArg, Quantize, ShortcutsArg};
+use crate::args::{FirstTokenArg, Quantize};
 use crate::commands::{calibrate, drawing, engine};
 use crate::output;
 use crate::report;
@@ -52,17 +52,14 @@ pub(super) fn plan(
     let plan = if known.unet_only {
         Plan::float(Precision::Bf16)
     } else {
-        engine::uniform_unet(scheme("8")?, Precision::Bf16)
+        engine::uniform_unet(scheme("8")?, known.shortcuts.into(), Precision::Bf16)
     };
     let plan = plan.with_component(UNET, scheme("8s")?).with_known(
         UNET,
         Known {
             ranges: ranges.collect::<Result<_>>()?,
             first_token: if first { FirstToken::Float } else { FirstToken::AsOthers },
-            halves: match known.shortcuts {
-                ShortcutsArg::Apart => Halves::Apart,
-                ShortcutsArg::Together => Halves::Together,
-            },
+            halves: known.shortcuts.into(),
         },
     );
     let plan = plan.with_run(run(&found.header)?);

@@ -1,5 +1,6 @@
 //! What layers read → the model whose weights are rounded for that.
 
+use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -75,7 +76,9 @@ fn gather(
         }
         if done == total || kept.elapsed() > KEEP_EVERY {
             let file = output::temporary(path)?;
+            let permissions = file.as_file().metadata()?.permissions();
             gatherer.found().write(file.path()).with_context(|| output::failed(path))?;
+            fs::set_permissions(file.path(), permissions)?;
             output::keep(file, path)?;
             kept = Instant::now();
         }

@@ -111,8 +111,13 @@ pub(super) fn report(args: &Quantize, target: Target, engine: Engine<'_>) -> Res
     let request = proof(args)?;
     let naive = format!("w{}a{}", if target.weights < 6.0 { 4 } else { 8 }, target.acts);
     let naive: Scheme = naive.parse().map_err(anyhow::Error::msg)?;
-    let models =
-        Models { reference, model: &model, beside: &[Beside::Scheme(naive)], everywhere: &[naive] };
+    let models = Models {
+        reference,
+        model: &model,
+        beside: &[Beside::Scheme(naive)],
+        everywhere: &[naive],
+        precision: engine::faster(cpu),
+    };
     let folder = work(args)?;
     let few = drawing::pictures(&args.pictures, 0)?;
     let prompts = few.prompts.iter().take(RANGED).cloned().collect();

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use kernels::format::{PANEL, PanelLayout, Rows, int};
 
 use super::pack::region;
-use crate::{Error, Weight};
 use crate::device::by_tap;
 use crate::file::TensorView;
 use crate::file::view::Bytes;
 use crate::packed::Part;
 use crate::quantizer::{Quantizer, Row};
 use crate::scheme::{Granularity, WeightScheme};
+use crate::{Error, Weight};
 
 /// Quantize a weight `[outputs, inputs, taps]`, whose numbers are those of `view`. Channels of the layout beyond its inputs
 /// are padding.
