@@ -1,6 +1,6 @@
 //! Inputs of layers that read a norm, made alike: what a column of their weights is larger than others goes into the norm.
 //!
-//! `norm(x; γ, β) Wᵀ = norm(x; γ e, β e) (W / e)ᵀ` for any `e` (Nagel et al. 2019; Xiao et al. 2022, SmoothQuant). With powers of two both
+//! `norm(x; γ, β) Wᵀ = norm(x; γ e, β e) (W / e)ᵀ` for any `e` (Nagel et al. 2019; Xiao et al. 2022). With powers of two both
 //! sides are equal to the bit. A row of whole numbers has one unit for all its columns, and a few that are forty times as large as
 //! the others leave these nothing. Trained text encoders have such columns, so they are treated so. It makes some inputs as much larger
 //! than others, which is for activations of 16 bits; and in the UNet it was found to change nothing.

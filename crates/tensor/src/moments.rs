@@ -85,7 +85,7 @@ pub(crate) struct Shares {
     /// Places in the block, those with the largest inputs first.
     pub(crate) order: Vec<usize>,
     /// `[weights, width]` in that order, rows made a multiple of 16 long with zeros; empty where nothing was seen.
-    pub(crate) shares: Vec<f32>,
+    pub(crate) rows: Vec<f32>,
     /// Of a row.
     pub(crate) width: usize,
 }
@@ -99,28 +99,27 @@ impl Shares {
         let mean = (0..count).map(|i| h(i, i)).sum::<f64>() / count.max(1) as f64;
         let width = count.next_multiple_of(16);
         if !(mean.is_normal() && mean > 0.0) {
-            return Self { order, shares: Vec::new(), width };
+            return Self { order, rows: Vec::new(), width };
         }
         let factor = factor(count, &|i, j| {
             let damped = if i == j { DAMPING * mean } else { 0.0 };
             h(order[i], order[j]) + damped
         });
-        let mut shares = vec![0.0; count * width];
+        let mut rows = vec![0.0; count * width];
         for j in 0..count {
             // Column j of the inverse, from the diagonal upwards.
             let mut inverse = vec![0.0; j + 1];
             inverse[j] = 1.0 / factor[j * count + j];
             for i in (0..j).rev() {
-                let row = &factor[i * count..];
-                let known = dot(&row[i + 1..=j], &inverse[i + 1..]);
-                inverse[i] = -known / row[i];
-                shares[i * width + j] = -known as f32;
+                let known = dot(&factor[i * count..][i + 1..=j], &inverse[i + 1..]);
+                inverse[i] = -known / factor[i * count + i];
+                rows[i * width + j] = -known as f32;
             }
         }
-        if !shares.iter().all(|x| x.is_finite()) {
-            shares.clear();
+        if !rows.iter().all(|x| x.is_finite()) {
+            rows.clear();
         }
-        Self { order, shares, width }
+        Self { order, rows, width }
     }
 }
 
@@ -163,17 +162,17 @@ mod tests {
         let found = Shares::new(2, &h);
         let damped = 2.0 + 0.01 * 2.5;
         assert_eq!(found.order, [1, 0]);
-        assert!((f64::from(found.shares[1]) + 1.5 / damped).abs() < 1e-6, "{found:?}");
+        assert!((f64::from(found.rows[1]) + 1.5 / damped).abs() < 1e-6, "{found:?}");
     }
 
     #[test]
     fn channels_that_say_nothing_share_nothing() {
         let cpu = Cpu::detect(1);
         let nothing = Moments::new(300).shares(cpu.kernels());
-        assert!(nothing.iter().all(|block| block.shares.is_empty()));
+        assert!(nothing.iter().all(|block| block.rows.is_empty()));
         let mut one = Moments::new(3);
         one.add(&[1.0, 0.0, 2.0, 1.0, 0.0, -2.0], &cpu);
-        assert!(one.shares(cpu.kernels())[0].shares.iter().all(|share| *share == 0.0));
+        assert!(one.shares(cpu.kernels())[0].rows.iter().all(|share| *share == 0.0));
     }
 
     #[test]
@@ -192,7 +191,7 @@ mod tests {
             rows.chunks(600).flat_map(|row| &row[320..2 * BLOCK]).copied().collect();
         let mut alone = Moments::new(2 * BLOCK - 320);
         alone.add(&own, &cpu);
-        let [first, alone] = [part, alone].map(|of| of.shares(cpu.kernels())[0].shares.clone());
+        let [first, alone] = [part, alone].map(|of| of.shares(cpu.kernels())[0].rows.clone());
         assert_eq!(first, alone);
     }
 }

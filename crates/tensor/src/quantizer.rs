@@ -92,8 +92,8 @@ impl<'a> Quantizer<'a> {
 
     /// The codes of a block of one tap's weights, one after the other.
     fn carry(&self, weights: &[f32], (tap, first, block): (usize, usize, &Shares), row: &mut Row) {
-        let Shares { order, shares, width } = block;
-        if shares.is_empty() {
+        let Shares { order, rows, width } = block;
+        if rows.is_empty() {
             return;
         }
         let mut left = vec![0.0; *width];
@@ -107,7 +107,7 @@ impl<'a> Quantizer<'a> {
             weights: &mut left,
             units: &units,
             codes: self.levels.codes(),
-            shares,
+            shares: rows,
             to: &mut to,
         });
         let codes = &mut row.codes[tap * self.channels + first..];

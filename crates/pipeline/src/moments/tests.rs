@@ -1,3 +1,5 @@
+//! What is found is what layers read, each value once, and the same however the work is done; weights are better for it.
+
 use std::path::Path;
 
 use tensor::{Control, Cpu, Precision, Scheme};
@@ -62,7 +64,7 @@ fn every_layer_is_seen_and_what_is_read_by_several_once() {
         same.iter().any(|(name, first)| ends(name, from) && ends(first, to))
     };
     assert!(keys("attn1.to_k", "attn1.to_q") && keys("attn1.to_v", "attn1.to_q"), "{same:?}");
-    let numbers = sums.values().flat_map(|sums| sums.sums());
+    let numbers = sums.values().flat_map(tensor::moments::Moments::sums);
     assert!(numbers.copied().all(f32::is_finite));
 }
 
