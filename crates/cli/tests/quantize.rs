@@ -241,3 +241,27 @@ fn what_cannot_be_had_is_said() {
     done(quantize(&["-o", "x.mixdq", "--target", "w4a8", "--budget", "1500k"]).arg("--work=w"));
     assert!(read(&folder, "x.mixdq").len() <= 1_500_000);
 }
+
+#[test]
+fn what_layers_read_is_kept_and_used_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = ["--rounding", "calibrated", "--calibration-prompts", "3", "--weights", "4", "-o"];
+    let quantize = |name: &str| with_model(&folder, "quantize", &[&words[..], &[name]].concat());
+    done(&mut quantize("once.mixdq"));
+    done(quantize("again.mixdq").args(["--work", "once.work"]));
+    done(&mut quantize("anew.mixdq"));
+    assert_same(&folder, ["again.mixdq", "once.mixdq"]);
+    assert_same(&folder, ["anew.mixdq", "once.mixdq"]);
+    assert_same(&folder, ["anew.work/moments.safetensors", "once.work/moments.safetensors"]);
+    done(&mut with_model(&folder, "quantize", &["--weights", "4", "-o", "nearest.mixdq"]));
+    let [calibrated, nearest] = ["once.mixdq", "nearest.mixdq"].map(|name| read(&folder, name));
+    assert!(calibrated != nearest && calibrated.len().abs_diff(nearest.len()) <= 4096);
+
+    let moments = folder.path().join("anew.work/moments.safetensors");
+    fs::write(&moments, &read(&folder, "once.work/moments.safetensors")[..5000]).unwrap();
+    let said = failed(&mut quantize("anew.mixdq"), 2);
+    assert!(said.contains("moments.safetensors"), "{said}");
+    let said = failed(with_model(&folder, "quantize", &["-o", "x.mixdq"]).args(["--work", "w"]), 2);
+    assert!(said.contains("--work keeps what is measured"), "{said}");
+    assert!(!folder.path().join("x.mixdq").exists() && !folder.path().join("w").exists());
+}

@@ -58,6 +58,11 @@ const VAE_W8A8: Source = Source {
     measure: |options| race::readings(options, ["vae_decode", "w8a8"]),
 };
 const QUALITY: Source = Source { name: "quality", size: Size::Small, measure: quality::readings };
+const LAYERS: Source = Source {
+    name: "layers",
+    size: Size::Small,
+    measure: |_| tests::readings(&["-p", "mixdq-pipeline", "--release", "--test", "layers"]),
+};
 const PACKED: Source = Source { name: "packed", size: Size::Full, measure: packed::readings };
 const PACKED_SDXL: Source = Source { name: "packed sdxl", size: Size::Full, measure: packed::sdxl };
 const AVX2: Source = Source { name: "avx2", size: Size::Full, measure: avx2::readings };
@@ -80,6 +85,7 @@ pub(super) const BARS: &[Bar] = &[
     bar(["input.tests", "tests.passed"], Limit::AtLeast(8.0, "passed"), &INPUT),
     bar(["quality.w8a8", "w8a8"], Limit::AtLeast(32.0, "dB"), &QUALITY),
     bar(["quality.w4a8", "w4a8"], Limit::AtLeast(17.0, "dB"), &QUALITY),
+    bar(["quality.layers", "layers"], Limit::AtLeast(60.0, "dB"), &LAYERS),
     bar(["mixed.w8a8", "w8a8"], Limit::AtLeast(0.95, "SSIM"), &MIXED),
     bar(["mixed.w4a8", "w4a8"], Limit::AtLeast(0.9, "SSIM"), &MIXED),
     bar(["mixed.w4a8.bytes", "bytes"], Limit::AtMost(1.0, "of uniform"), &MIXED),

@@ -13,7 +13,7 @@ const SKIPPED: &str = "500";
 const DRAWN: &str = "500";
 
 /// Reads `w8a8` and `w4a8`: the median of the latents' signal-to-noise ratio after one step, in decibels, packed with
-/// calibrated rounding; what is real is computed in `f32`.
+/// calibrated rounding; beside them with rounding to the nearest. What is real is computed in `f32`.
 pub(super) fn readings(options: &Options) -> Result<Readings> {
     let binary = build(&["--release"])?;
     let model = root().join("models/pocket-turbo");
@@ -22,11 +22,19 @@ pub(super) fn readings(options: &Options) -> Result<Readings> {
     std::fs::create_dir_all(&folder)?;
     let at = |name: &str| folder.join(name).display().to_string();
     let (work, mut readings) = (at("work"), Readings::default());
-    for (name, bits) in [("w8a8", "8"), ("w4a8", "4")] {
+    for (name, bits, rounding) in [
+        ("w8a8", "8", "calibrated"),
+        ("w4a8", "4", "calibrated"),
+        ("nearest w8a8", "8", "nearest"),
+        ("nearest w4a8", "4", "nearest"),
+    ] {
         let packed = at(&format!("{name}.mixdq"));
         let common = ["-t", "2", "--prompts", &prompts];
-        let words = ["quantize", "--rounding", "calibrated", "--weights", bits, "-m", &model];
-        let more = ["-o", &packed, "--work", &work];
+        let words = ["quantize", "--rounding", rounding, "--weights", bits, "-m", &model];
+        let mut more = vec!["-o", &packed];
+        if rounding == "calibrated" {
+            more.extend(["--work", &work]);
+        }
         read(&mut program(&binary, &[&words[..], &common, &more].concat()))?;
         let words = ["evaluate", "-m", &packed, "-r", &model, "--precision", "f32", "-b", "1"];
         let more = ["--skip", SKIPPED, "--count", DRAWN, "--json", "-"];
