@@ -9,7 +9,7 @@ use pipeline::{Model, Plan, pack};
 use tensor::file::{Checkpoint, TensorView};
 use tensor::graph::Padding;
 use tensor::{
-    Control, Cpu, CpuWeights, Device, Graph, Precision, Program, Scheme, Session, Weight,
+    Control, Cpu, CpuWeights, Device, Graph, Precision, Program, Scheme, Session, Shape, Weight,
 };
 
 const SCHEMES: [&str; 6] = ["w8a8", "w4a8", "w2a8", "w8a16", "w4a16", "w8a4"];
