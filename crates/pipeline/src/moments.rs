@@ -1,5 +1,5 @@
-//! What all layers of a model read while pictures are drawn in single precision, as second moments: by these weights are
-//! rounded ([`tensor::Moments`]).
+//! What all layers of a model read while pictures are drawn in single precision, as second moments, by which weights are
+//! rounded ([`tensor::moments`]).
 //!
 //! The pictures are drawn as always, through a tap on the networks that draw them.
 
@@ -100,6 +100,11 @@ impl<'a> Gatherer<'a> {
     pub fn found(&self) -> &Found {
         &self.found
     }
+
+    /// The same, to keep.
+    pub fn into_found(self) -> Found {
+        self.found
+    }
 }
 
 impl Found {
@@ -130,19 +135,19 @@ fn first_reader(program: &Program, buffer: tensor::program::BufferId) -> Option<
 impl Model {
     /// The same model, whose weights are rounded by what was found wherever they become whole numbers.
     #[must_use]
-    pub fn with_moments(mut self, found: &Found) -> Self {
-        for component in self.components_mut() {
-            let own = |(of, _): &Name| of == component.name;
-            let mut moments: BTreeMap<String, Arc<Moments>> = BTreeMap::new();
-            for ((_, layer), sums) in found.sums.iter().filter(|(name, _)| own(name)) {
-                moments.insert(layer.clone(), Arc::new(sums.clone()));
-            }
-            for ((_, layer), (_, first)) in found.same.iter().filter(|(name, _)| own(name)) {
-                moments.extend(moments.get(first).cloned().map(|sums| (layer.clone(), sums)));
-            }
-            component.weights = component.weights.clone().with_moments(moments);
+    pub fn with_moments(mut self, found: Found) -> Self {
+        let Found { header, sums, same } = found;
+        let sums = sums.into_iter().map(|(name, sums)| (name, Arc::new(sums)));
+        let mut sums: BTreeMap<Name, Arc<Moments>> = sums.collect();
+        for (name, first) in same {
+            sums.extend(sums.get(&first).cloned().map(|shared| (name, shared)));
         }
-        self.calibrated = Some(crc32fast::hash(line(&found.header).as_bytes()));
+        for component in self.components_mut() {
+            let own = sums.iter().filter(|((of, _), _)| of == component.name);
+            let own = own.map(|((_, layer), sums)| (layer.clone(), Arc::clone(sums)));
+            component.weights = component.weights.clone().with_moments(own.collect());
+        }
+        self.calibrated = Some(crc32fast::hash(line(&header).as_bytes()));
         self
     }
 }

@@ -9,8 +9,8 @@
 //! Groups share the unit of their channel up to a whole multiplier: each group's own best unit is
 //! rounded to a multiple of one fifteenth (in 4 bits) of the largest.
 //!
-//! Where it is known what a layer reads ([`crate::Moments`]), codes are found one after the other, and each makes up for the errors
-//! of those before it; units stay as they are.
+//! Where it is known what a layer reads ([`crate::moments`]), codes are found one after the other, and each makes up for the
+//! errors of those before it; units stay as they are.
 
 use kernels::Cpu;
 use kernels::quantize::{Carry, Codes, EncodeWeights, Fit, Fitted};

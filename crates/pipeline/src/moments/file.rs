@@ -2,6 +2,7 @@
 //! metadata has the request, and who reads which.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -60,7 +61,8 @@ impl Found {
         let views: Result<Vec<_>, SafeTensorError> = views.collect();
         let written =
             views.and_then(|views| safetensors::serialize_to_file(views, Some(metadata), path));
-        written.map_err(io::Error::other)
+        written.map_err(io::Error::other)?;
+        File::open(path)?.sync_all()
     }
 
     /// Read a file.

@@ -89,7 +89,7 @@ fn weights_are_rounded_by_what_was_found() {
     };
     let (nearest, exact) = (latents(&model(), &plan), latents(&model(), &real));
     let found = gathered(&cpu, &model(), 12, |found| found);
-    let calibrated = model().with_moments(&found);
+    let calibrated = model().with_moments(found.clone());
     // What is drawn with real numbers is as it was.
     assert_eq!(latents(&calibrated, &real), exact);
     let error =
@@ -98,6 +98,6 @@ fn weights_are_rounded_by_what_was_found() {
     assert!(errors[1] < 0.7 * errors[0], "{errors:?}");
     let bytes =
         |model: &Model| pack::pack(model, &plan, &cpu, (Vec::new(), &Control::default())).unwrap();
-    let (packed, again) = (bytes(&calibrated), bytes(&model().with_moments(&found)));
+    let (packed, again) = (bytes(&calibrated), bytes(&model().with_moments(found)));
     assert!(packed == again && packed != bytes(&model()));
 }

@@ -40,7 +40,7 @@ pub(super) fn calibrated(
     }
     let path = work(args)?.join(MOMENTS);
     let found = gather(args, (&model, measured), &path, engine)?;
-    Ok(model.with_moments(&found))
+    Ok(model.with_moments(found))
 }
 
 /// Draw into a file, or go on where that was interrupted.
@@ -84,5 +84,5 @@ fn gather(
         }
     }
     progress.finish();
-    Ok(gatherer.found().clone())
+    Ok(gatherer.into_found())
 }
