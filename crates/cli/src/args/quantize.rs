@@ -62,11 +62,12 @@ pub(crate) struct Quantize {
     #[command(flatten)]
     pub(crate) pictures: Pictures,
 
-    /// Bits of the UNet's weights; text encoders and VAE keep 8 at least
+    /// Bits of the UNet's weights; its first and last layer, text encoders and VAE keep 8
     #[arg(long, value_name = "BITS", default_value_t = 8, value_parser = bits(&["8", "4", "2"]))]
     pub(crate) weights: u8,
 
-    /// Bits of activations: 8 multiplies whole numbers, 16 real ones
+    /// Bits of activations of UNet and VAE: 8 multiplies whole numbers, 16 real ones; the first and last layer and text
+    /// encoders keep 16
     #[arg(long, value_name = "BITS", default_value_t = 8, value_parser = bits(&["8", "16"]))]
     pub(crate) acts: u8,
 

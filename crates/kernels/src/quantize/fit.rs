@@ -59,9 +59,7 @@ impl Codes {
             }
         }
     }
-}
 
-impl Codes {
     /// [`Codes::nearest`] of one number.
     #[inline(always)]
     pub(super) fn nearest_to(self, x: f32) -> f32 {

@@ -73,9 +73,9 @@ impl Found {
     pub fn read(path: &Path) -> Result<Self, Error> {
         let fault = || Error::Folder {
             path: path.to_owned(),
-            fault: "it is no file of second moments; delete it".into(),
+            fault: "it is damaged, or no file of what layers read; delete it".into(),
         };
-        let file = SafeTensors::open(path)?;
+        let file = SafeTensors::open(path).map_err(|_| fault())?;
         let notes = file.metadata().get(KEY).ok_or_else(fault)?;
         let notes: Notes = serde_json::from_str(notes).map_err(|_| fault())?;
         let tensors = Checkpoint::from_file(&file);
@@ -85,7 +85,7 @@ impl Found {
                 found.sums.contains_key(&first).then_some(()).ok_or_else(fault)?;
                 found.same.insert(name, first);
             } else {
-                let sums = tensors.tensor(&key(&name))?.to_f32();
+                let sums = tensors.tensor(&key(&name)).map_err(|_| fault())?.to_f32();
                 found.sums.insert(name, Moments::from_sums(channels, sums).ok_or_else(fault)?);
             }
         }
