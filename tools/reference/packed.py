@@ -71,11 +71,12 @@ class Packed:
         outputs, channels, taps = shape[0], shape[1], int(np.prod(shape[2:], dtype=int))
         gated = form[0] == "gated"
         lanes = 2 * up(outputs // 2, 16) if gated else up(outputs, 16)
-        if form[1] == "bf16":
-            padded = up(channels, 2)
+        if form[1] in ("f16", "bf16"):
+            together = 2 if form[1] == "bf16" else 1
+            padded = up(channels, together)
             with safe_open(self.path, "pt") as file:
                 panels = file.get_tensor(full + ".panels").float().numpy()
-            codes = self.panels(panels, lanes, taps * padded, 2)
+            codes = self.panels(panels, lanes, taps * padded, together)
         else:
             padded = up(channels, 4)
             codes = self.codes(form[1], full, lanes, taps * padded).astype(np.float32)

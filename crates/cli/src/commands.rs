@@ -10,5 +10,6 @@ pub(crate) mod evaluate;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod memory;
+pub(crate) mod moments;
 pub(crate) mod quantize;
 pub(crate) mod sensitivity;

@@ -145,6 +145,27 @@ fn time_that_is_given_is_spent_on_what_tells_most() {
 }
 
 #[test]
+fn all_that_is_measured_and_compared_keeps_to_the_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let quantize = |name: &str| {
+        let more = [&FIVE[..], &["--time", "1s", "--count", "2", "-b", "2", "-o", name]].concat();
+        let quantize = ["-W", "64", "-H", "64"];
+        let mut quantize = mixdq(&folder, "quantize", &[&quantize[..], &more].concat());
+        let said = done(quantize.arg("-m").arg(pipeline()).args(["--work", "w"])).stderr;
+        String::from_utf8(said).unwrap()
+    };
+    let said = quantize("x.mixdq");
+    let fits = |what: &str| said.contains(&format!("{what} fit the time"));
+    // Eight pictures are drawn at once, and the first plan is compared in any case.
+    assert!(fits("what layers read: 8 pictures") && fits("1 of 4 pictures"), "{said}");
+    assert!(said.contains(" plans fit the time"), "{said}");
+    // What there was time for is done, and not done again.
+    let again = quantize("again.mixdq");
+    assert!(!again.contains("what layers read") && !again.contains("0 layers,"), "{again}");
+    assert_same(&folder, ["again.mixdq", "x.mixdq"]);
+}
+
+#[test]
 fn components_can_be_measured_alone() {
     let folder = tempfile::tempdir().unwrap();
     let measure = |more: &[&str]| with_model(&folder, "sensitivity", more);
@@ -240,6 +261,40 @@ fn what_cannot_be_had_is_said() {
     // A budget for the file is kept.
     done(quantize(&["-o", "x.mixdq", "--target", "w4a8", "--budget", "1500k"]).arg("--work=w"));
     assert!(read(&folder, "x.mixdq").len() <= 1_500_000);
+}
+
+/// What layers read, found once; scores by it in shards; and a plan by these, without measuring again.
+#[test]
+fn scores_of_calibrated_shards_are_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |command: &str, more: &[&str]| done(&mut with_model(&folder, command, more));
+    run("calibrate", &["--moments", "-o", "m.safetensors"]);
+    let alone = [&FIVE[..], &["--moments", "m.safetensors", "-o", "alone.mixdq"]].concat();
+    run("quantize", &alone);
+    for shard in ["1/2", "2/2"] {
+        let name = format!("{}.jsonl", &shard[..1]);
+        run("sensitivity", &["--moments", "m.safetensors", "--shard", shard, "-o", &name]);
+    }
+    fs::create_dir(folder.path().join("w")).unwrap();
+    let merge = ["-o", "w/sensitivity.jsonl", "--merge", "1.jsonl", "2.jsonl"];
+    done(&mut mixdq(&folder, "sensitivity", &merge));
+    assert_same(&folder, ["w/sensitivity.jsonl", "alone.work/sensitivity.jsonl"]);
+    let taken = [&FIVE[..], &["--moments", "m.safetensors", "--work", "w", "-o", "taken.mixdq"]];
+    let said = String::from_utf8(run("quantize", &taken.concat()).stderr).unwrap();
+    // What is said before measuring is said for activations alone.
+    assert_eq!(said.matches("formats of them").count(), 1, "{said}");
+    assert_same(&folder, ["taken.mixdq", "alone.mixdq"]);
+
+    let moments = ["--moments", "m.safetensors", "-o", "x"];
+    let refused = |more: &[&str]| {
+        failed(&mut with_model(&folder, "quantize", &[&moments[..], more].concat()), 2)
+    };
+    assert!(refused(&["--rounding", "nearest"]).contains("leave one of them out"));
+    assert!(refused(&["--vae", "no"]).contains("no"));
+    let other = pipeline().with_file_name("tiny-sd-turbo");
+    let mut foreign = mixdq(&folder, "sensitivity", &[&SMALL[..], &moments].concat());
+    assert!(failed(foreign.arg("-m").arg(other), 2).contains("calibrate --moments"));
+    assert!(!folder.path().join("x").exists());
 }
 
 #[test]

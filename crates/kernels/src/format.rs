@@ -87,7 +87,7 @@ impl Activations<'_> {
 pub enum PanelFormat {
     /// Single precision.
     F32,
-    /// IEEE half precision, widened to [`PanelFormat::F32`] block by block when it is used.
+    /// IEEE half precision, brought into [`PanelFormat::F32`] or [`PanelFormat::Bf16`] block by block when it is used.
     F16,
     /// bf16 in pairs.
     Bf16,

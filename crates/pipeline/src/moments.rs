@@ -68,6 +68,20 @@ impl<'a> Gatherer<'a> {
         if goes_on { Self { found: before, ..self } } else { self }
     }
 
+    /// Whether something was found on the first pictures of this request, or on all.
+    pub fn begins_with(&self, before: &Found) -> bool {
+        before.header.is_start_of(&self.found.header)
+    }
+
+    /// Leave out the pictures that are not drawn yet.
+    #[must_use]
+    pub fn that_is_all(mut self) -> Self {
+        let header = &mut self.found.header;
+        header.prompts.truncate(header.done.div_ceil(header.pictures));
+        self.request.prompts.clone_from(&header.prompts);
+        self
+    }
+
     /// Draw some more. The answer is the number of those that are done.
     ///
     /// # Errors
@@ -108,6 +122,11 @@ impl<'a> Gatherer<'a> {
 }
 
 impl Found {
+    /// Whether all pictures are in it.
+    pub fn is_whole(&self) -> bool {
+        self.header.is_whole()
+    }
+
     fn take(&mut self, reading: &Reading<'_>, cpu: &Cpu) {
         let Op::Matmul(product) = &reading.step.op else { return };
         let name = |layer: &str| (reading.component.to_owned(), layer.to_owned());

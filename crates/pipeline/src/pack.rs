@@ -13,7 +13,8 @@ use crate::model::Component;
 use crate::plan::FirstToken;
 use crate::{Error, Model, Plan, Request, TextToImage, Watch, denoise, first_token, memory, text};
 
-/// Write `model` with each layer in the format that `plan` says. Layers of real numbers are stored as bf16.
+/// Write `model` with each layer in the format that `plan` says. Layers of real numbers keep two bytes each: those of an
+/// `f16` model as they are, others rounded to `bf16`.
 ///
 /// The bytes depend on the model, what its weights are rounded by, and the plan alone.
 ///
@@ -139,7 +140,7 @@ fn listed(
 ) -> Result<Vec<(String, String, Form)>, Error> {
     let entry = |name: &str, form| (component.name.to_owned(), name.to_owned(), form);
     let mut list: Vec<_> =
-        slots.iter().map(|slot| entry(slot.weight.name(), cpu.form(slot))).collect();
+        slots.iter().map(|slot| entry(slot.weight.name(), cpu.packed_form(slot))).collect();
     let mut known: HashSet<String> = memory::unread(model, component)?.into_iter().collect();
     for slot in slots {
         let first = known.insert(slot.weight.name().to_owned());

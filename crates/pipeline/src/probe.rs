@@ -135,6 +135,11 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
         &self.settings
     }
 
+    /// How long drawing one picture took.
+    pub fn pace(&self) -> Duration {
+        (self.pace.denoiser + self.pace.decoder) / self.real.len().max(1) as u32
+    }
+
     /// How long measuring one format of a layer should take, going by how long drawing took.
     pub fn estimate(&self, layer: &Layer, look: Look) -> Duration {
         let share = |part: u64, of: &Network<'_, '_, D>| {

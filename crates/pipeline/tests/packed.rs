@@ -65,7 +65,7 @@ fn a_packed_model_draws_what_the_original_draws() {
     draws_the_same("pipelines/tiny-sdxl-turbo", &uniform("w4a8", Precision::Bf16));
     draws_the_same("pipelines/tiny-sdxl-turbo", &uniform("w2a16", Precision::F32));
     let mixed = "version = 1\n[unet]\ndefault = 'w4a8'\n[unet.layers]\nconv_in = 'float'\nconv_out = 'w8a16'";
-    let mixed = Plan::from_toml(mixed).unwrap().with_precision(Precision::Bf16);
+    let mixed = Plan::from_toml(mixed).unwrap().with_precision(Precision::F32);
     draws_the_same("pipelines/tiny-sd-turbo", &mixed);
 }
 

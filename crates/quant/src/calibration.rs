@@ -143,6 +143,18 @@ impl Header {
     pub fn goes_with(&self, other: &Self) -> bool {
         Self { done: 0, ..self.clone() } == Self { done: 0, ..other.clone() }
     }
+
+    /// Whether another file, with more prompts, goes on where this one ends.
+    pub fn is_start_of(&self, other: &Self) -> bool {
+        let prompts = &other.prompts;
+        prompts.starts_with(&self.prompts)
+            && Self { prompts: prompts.clone(), ..self.clone() }.goes_with(other)
+    }
+
+    /// Whether all pictures are in it.
+    pub fn is_whole(&self) -> bool {
+        self.done >= self.total()
+    }
 }
 
 impl Calibration {

@@ -84,6 +84,11 @@ impl Weight {
         self.source().dtype(self.whole().name())
     }
 
+    /// The number format of the file, whatever the checkpoint makes of its numbers.
+    pub fn stored_dtype(&self) -> Option<Dtype> {
+        self.source().stored_dtype(self.whole().name())
+    }
+
     /// The weight as kernels read it, where the checkpoint holds it in that form.
     pub fn packed(&self) -> Option<&PackedWeight> {
         self.source().packed(self.name())

@@ -16,6 +16,11 @@ pub(crate) struct Calibrate {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
 
+    /// Find what layers read as second moments instead, by which weights are rounded: a safetensors file for `quantize
+    /// --moments` and `sensitivity --moments`
+    #[arg(long, conflicts_with = "negative_prompt")]
+    pub(crate) moments: bool,
+
     /// A file with one prompt on each line, instead of those that come with the program
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,

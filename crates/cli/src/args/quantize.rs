@@ -35,8 +35,8 @@ pub(crate) struct Quantize {
     #[arg(long, requires = "target")]
     pub(crate) fast: bool,
 
-    /// With --target: measure for about so long, such as 2h or 30m: all layers' own errors, and of the most telling layers what they do
-    /// to pictures, from which the others are worked out
+    /// With --target: measure and compare for about so long, such as 2h or 30m: all layers' own errors, and of the most
+    /// telling layers what they do to pictures, from which the others are worked out
     #[arg(long, value_name = "TIME", requires = "target", conflicts_with = "fast")]
     pub(crate) time: Option<humantime::Duration>,
 
@@ -44,9 +44,13 @@ pub(crate) struct Quantize {
     #[arg(long, value_enum, requires = "target", default_value_t = MetricArg::Decoupled)]
     pub(crate) metric: MetricArg,
 
-    /// How weights become whole numbers [default: calibrated with --target, else nearest]
+    /// How weights become whole numbers [default: calibrated with --target or --moments, else nearest]
     #[arg(long, value_enum)]
     pub(crate) rounding: Option<RoundingArg>,
+
+    /// With calibrated rounding: what layers read, from `mixdq calibrate --moments`, instead of drawing to see it
+    #[arg(long, value_name = "FILE", conflicts_with = "calibration_prompts")]
+    pub(crate) moments: Option<PathBuf>,
 
     /// With calibrated rounding: prompts that are drawn to see what layers read, after those that are measured and compared
     #[arg(long, value_name = "N", default_value_t = 128,
@@ -99,8 +103,8 @@ pub(crate) enum RoundingArg {
 impl Quantize {
     /// Whether pictures are drawn first, to see what layers read.
     pub(crate) fn is_calibrated(&self) -> bool {
-        let default =
-            if self.target.is_some() { RoundingArg::Calibrated } else { RoundingArg::Nearest };
+        let by_default = self.target.is_some() || self.moments.is_some();
+        let default = if by_default { RoundingArg::Calibrated } else { RoundingArg::Nearest };
         self.rounding.unwrap_or(default) == RoundingArg::Calibrated
     }
 }

@@ -37,6 +37,11 @@ pub(crate) struct Sensitivity {
     )]
     pub(crate) text_formats: Vec<LayerFormat>,
 
+    /// What layers read, from `mixdq calibrate --moments`: measure weights as they are rounded by that, not to the nearest
+    /// code
+    #[arg(long, value_name = "FILE")]
+    pub(crate) moments: Option<PathBuf>,
+
     /// Measure these components alone, of `unet`, `text_encoder`, `text_encoder_2`, `vae`
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub(crate) components: Vec<String>,

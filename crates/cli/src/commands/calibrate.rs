@@ -11,7 +11,7 @@ use pipeline::{Model, Plan, Request, TextToImage, Watch};
 use quant::calibration::{Calibration, Header};
 use tensor::{Cpu, Precision};
 
-use super::{drawing, engine};
+use super::{drawing, engine, moments};
 use crate::args;
 use crate::output::{self, Target};
 use crate::report::{self, Details, Progress};
@@ -28,10 +28,17 @@ pub(crate) fn run(args: &args::Calibrate) -> Result<()> {
     ensure!(target != Target::Stdout, "-o must name a file, so that interrupted work can go on");
     target.check()?;
     ctrlc::set_handler(|| CANCEL.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
-    let model = engine::model(&args.source)?;
     let cpu = engine::cpu(args.threads)?;
+    let request = drawing::pictures(&args.pictures(), 0)?;
+    if args.moments {
+        let model = engine::original(&args.source, &cpu)?;
+        let found = moments::measure((&request, None), (&args.output, &CANCEL), (&model, &cpu))?;
+        report::say(&format!("what layers read in {} pictures", found.header.done));
+        return Ok(());
+    }
+    let model = engine::model(&args.source)?;
     let negative = args.negative_prompt.clone();
-    let request = Request { negative, ..drawing::pictures(&args.pictures(), 0)? };
+    let request = Request { negative, ..request };
     let found = measure(&request, (&args.output, &CANCEL), (&model, &cpu))?;
     report::say(&summary(&found));
     Ok(())

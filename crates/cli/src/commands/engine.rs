@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use kernels::isa::Level;
 use pipeline::model::{Extras, Model};
 use pipeline::{Known, Plan};
@@ -26,10 +26,7 @@ pub(crate) fn cpu(threads: Option<u16>) -> Result<Cpu> {
         Some(name) => {
             let level: Level = name.parse().map_err(|e| anyhow::anyhow!("MIXDQ_ISA: {e}"))?;
             let here = Level::available().contains(&level);
-            anyhow::ensure!(
-                here,
-                "MIXDQ_ISA: this CPU has no {name}; `mixdq doctor` lists what it has"
-            );
+            ensure!(here, "MIXDQ_ISA: this CPU has no {name}; `mixdq doctor` lists what it has");
             level
         }
         None => Level::detect(),
@@ -105,6 +102,17 @@ pub(crate) fn model(typed: &Source) -> Result<Model> {
     Ok(Model::open(&path, &Extras { vae, loras })?)
 }
 
+/// The same, of real numbers as it was trained, with text encoders as [`Model::equalized`] makes them.
+pub(crate) fn original(typed: &Source, cpu: &Cpu) -> Result<Model> {
+    let model = model(typed)?;
+    ensure!(
+        model.packed.is_none(),
+        "{} is packed already; name the original model with -m",
+        model.name
+    );
+    Ok(model.equalized(cpu)?)
+}
+
 /// A path, or the name of a folder where models are kept.
 fn named(path: &Path) -> PathBuf {
     let kept = knobs::models().map(|folder| folder.join(path));
@@ -136,7 +144,7 @@ fn lora(text: &str) -> Result<(PathBuf, f32)> {
             let Ok(scale) = scale.parse::<f32>() else {
                 bail!("--lora {text}: {scale:?} is not a scale; write FILE:0.8")
             };
-            anyhow::ensure!(scale.is_finite(), "--lora {text}: the scale must be finite");
+            ensure!(scale.is_finite(), "--lora {text}: the scale must be finite");
             Ok((file.into(), scale))
         }
         _ => Ok((text.into(), 1.0)),

@@ -5,6 +5,7 @@ pub(crate) mod compare;
 mod known;
 mod rounding;
 pub(crate) mod search;
+mod shares;
 
 use std::fs;
 use std::io::BufWriter;
@@ -34,15 +35,13 @@ pub(crate) fn run(args: &Quantize) -> Result<()> {
         args.work.is_none() || args.known.is_static || args.is_calibrated(),
         "--work keeps what is measured; use it with --target, --static or --rounding calibrated"
     );
-    let model = engine::model(&args.source)?;
     ensure!(
-        model.packed.is_none(),
-        "{} is packed already; name the original model with -m",
-        model.name
+        args.moments.is_none() || args.is_calibrated(),
+        "--moments is for --rounding calibrated; leave one of them out"
     );
     let cpu = engine::cpu(args.threads)?;
+    let model = engine::original(&args.source, &cpu)?;
     ctrlc::set_handler(|| CANCEL.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
-    let model = model.equalized(&cpu)?;
     let model = rounding::calibrated(args, model, (&cpu, &CANCEL))?;
     let plan = match args.target {
         Some(target) => search::run(args, target, (&model, &cpu, &CANCEL))?,

@@ -16,7 +16,7 @@ use quant::sensitivity::{
 use quant::{Group, inference};
 use tensor::{Cpu, LayerFormat, Precision};
 
-use super::{drawing, engine};
+use super::{drawing, engine, moments};
 use crate::args;
 use crate::output::{self, Target};
 use crate::report::{self, Details, Progress};
@@ -36,15 +36,20 @@ pub(crate) fn run(args: &args::Sensitivity) -> Result<()> {
         return target.write_text(&Sensitivity::merge(&parts)?.to_text());
     }
     ctrlc::set_handler(|| CANCEL.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
-    let model = engine::model(&args.source)?;
     let cpu = engine::cpu(args.threads)?;
+    // Weights are measured as `quantize` rounds them.
+    let mut model = engine::original(&args.source, &cpu)?;
+    if let Some(path) = &args.moments {
+        let found = moments::of_model(path, &model)?;
+        model = model.with_moments(found);
+    }
     let what = What {
         request: drawing::pictures(&args.pictures, 0)?,
         formats: args.formats.clone(),
         text_formats: args.text_formats.clone(),
         components: args.components.clone(),
         look: if args.all_pictures { PicturesOf::All } else { PicturesOf::Content },
-        scope: Scope::new(args.fast, args.time),
+        scope: Scope::new(args.fast, args.time.map(Into::into)),
         shard: args.shard,
     };
     let found = what.measure(&model, &cpu, (&args.output, &CANCEL))?;
@@ -95,10 +100,10 @@ pub(crate) enum Scope {
 
 impl Scope {
     /// What was typed.
-    pub(crate) fn new(fast: bool, time: Option<humantime::Duration>) -> Self {
+    pub(crate) fn new(fast: bool, time: Option<Duration>) -> Self {
         match (fast, time) {
             (true, _) => Self::Fast,
-            (false, Some(time)) => Self::Within(time.into()),
+            (false, Some(time)) => Self::Within(time),
             (false, None) => Self::All,
         }
     }
@@ -118,10 +123,11 @@ impl What {
         let watch = Watch { cancel: Some(cancel), observer: Some(&observer), ..Watch::default() };
         let plan = Plan::float(Precision::F32);
         let pipeline = TextToImage::new(cpu, model, &plan);
-        let mut probe = Probe::new(&pipeline, &self.request, &watch)?;
-        let header = self.header(model, &mut probe)?;
-        let mut run = Run { probe, what: self, progress: &progress };
-        let measured = match self.scope {
+        let what = self.within_time((&pipeline, &watch), path)?;
+        let mut probe = Probe::new(&pipeline, &what.request, &watch)?;
+        let header = what.header(model, &mut probe)?;
+        let mut run = Run { probe, what: &what, progress: &progress };
+        let measured = match what.scope {
             Scope::All => run.file(header, path)?,
             Scope::Fast => {
                 let glance =
@@ -136,6 +142,32 @@ impl What {
         };
         progress.finish();
         Ok(measured)
+    }
+
+    /// The same with as few pictures as leave time for many layers, where there is a limit. Interrupted work goes on with
+    /// those that it had.
+    fn within_time(
+        &self,
+        (pipeline, watch): (&TextToImage<'_, Cpu>, &Watch<'_>),
+        path: &Path,
+    ) -> Result<Self> {
+        let Scope::Within(time) = self.scope else { return Ok(self.clone()) };
+        let begun = Unfinished::header(&beside(path, OWN));
+        let begun = begun.filter(|begun| self.request.prompts.starts_with(&begun.prompts));
+        let pictures = if let Some(begun) = begun {
+            begun.prompts.len() * begun.pictures
+        } else {
+            let one = Probe::new(pipeline, &first(&self.request, 1), watch)?;
+            // The other half is for own errors.
+            let each = time.div_f64(2.0 * LAYERS).as_secs_f64();
+            (each / one.pace().as_secs_f64()) as usize
+        };
+        let request = first(&self.request, pictures);
+        if request.total() < self.request.total() {
+            let (few, many) = (request.total(), self.request.total());
+            report::say(&format!("{few} of {many} pictures fit the time"));
+        }
+        Ok(Self { request, ..self.clone() })
     }
 
     fn header(&self, model: &Model, probe: &mut Probe<'_, '_, Cpu>) -> Result<Header> {
@@ -178,6 +210,20 @@ impl What {
             places: None,
             shard: self.shard,
         })
+    }
+}
+
+/// Layers whose effects should be measured before they are measured on more pictures: about as many as have roles of their
+/// own.
+const LAYERS: f64 = 64.0;
+
+/// About so many pictures of a request, one at least: the first prompts, once or more often.
+fn first(request: &Request, pictures: usize) -> Request {
+    let prompts = pictures.clamp(1, request.prompts.len());
+    Request {
+        prompts: request.prompts[..prompts].to_vec(),
+        pictures: (pictures / prompts).clamp(1, request.pictures),
+        ..request.clone()
     }
 }
 

@@ -292,7 +292,7 @@ impl<I: Isa> Apart<I> for Widen<'_> {
         if panel.layout.format.is_int() {
             widen_integers(isa, (way, panel), block, to);
         } else {
-            widen_reals(isa, panel, block, to);
+            widen_reals(isa, (way, panel), block, to);
         }
     }
 }
@@ -374,12 +374,13 @@ fn widen_integers<I: Isa>(isa: I, (way, panel): (Way, &Panel<'_>), block: &Block
     }
 }
 
-/// Real numbers to `f32`, `[k, width]`.
+/// Real numbers to `f32` `[k, width]`, or those of half precision to pairs of bf16 `[k / 2, width, 2]`.
 #[inline(always)]
-fn widen_reals<I: Isa>(isa: I, panel: &Panel<'_>, block: &Block, to: &mut [f32]) {
+fn widen_reals<I: Isa>(isa: I, (way, panel): (Way, &Panel<'_>), block: &Block, to: &mut [f32]) {
     let Panel { layout, width, bytes, .. } = *panel;
     let channels = block.channels.len();
-    for (tap, to) in block.taps.clone().zip(to.chunks_exact_mut(channels * width)) {
+    let length = channels * width / way.per_group();
+    for (tap, to) in block.taps.clone().zip(to.chunks_exact_mut(length)) {
         let first = tap * layout.padded_channels() + block.channels.start;
         if layout.format == PanelFormat::F32 {
             let from = &bytemuck::cast_slice::<u8, f32>(bytes)[first * width..];
@@ -398,10 +399,28 @@ fn widen_reals<I: Isa>(isa: I, panel: &Panel<'_>, block: &Block, to: &mut [f32])
                     *odd = f32::from_bits(u32::from(pair[1]) << 16);
                 }
             }
+        } else if way.per_group() == 2 {
+            for (to, from) in to.chunks_exact_mut(width).zip(from.chunks_exact(2 * width)) {
+                pair_halves(isa, from.split_at(width), to);
+            }
         } else {
             for (to, from) in to.as_chunks_mut().0.iter_mut().zip(from.as_chunks().0) {
                 isa.store(isa.widen_f16(from), to);
             }
+        }
+    }
+}
+
+/// Two rows of half precision to pairs of bf16.
+#[inline(always)]
+fn pair_halves<I: Isa>(isa: I, (even, odd): (&[u16], &[u16]), to: &mut [f32]) {
+    let rows = even.as_chunks().0.iter().zip(odd.as_chunks().0);
+    for (to, (even, odd)) in to.as_chunks_mut::<LANES>().0.iter_mut().zip(rows) {
+        let [mut low, mut high] = [[0; LANES]; 2];
+        isa.narrow_bf16(isa.widen_f16(even), &mut low);
+        isa.narrow_bf16(isa.widen_f16(odd), &mut high);
+        for (to, (low, high)) in to.iter_mut().zip(low.into_iter().zip(high)) {
+            *to = f32::from_bits(u32::from(low) | u32::from(high) << 16);
         }
     }
 }

@@ -58,7 +58,7 @@ impl Way {
             (ActivationFormat::U8, _) if cpu.has_int16_only() => Self::Narrow,
             (ActivationFormat::U8, _) => Self::Int8,
             (ActivationFormat::F32, _) => Self::F32,
-            (ActivationFormat::Bf16, PanelFormat::F32 | PanelFormat::F16) => Self::Widened,
+            (ActivationFormat::Bf16, PanelFormat::F32) => Self::Widened,
             (ActivationFormat::Bf16, _) if tiled(2) => Self::PairTiles,
             (ActivationFormat::Bf16, _)
                 if cpu.has_bf16_dot() && layout.channels.is_multiple_of(2) =>

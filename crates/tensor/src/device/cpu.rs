@@ -72,13 +72,19 @@ impl Cpu {
         self.kernels.has_bf16_dot()
     }
 
-    /// The weight of a slot in the form that kernels read: from a packed file, or made now.
+    /// The weight of a slot as a packed file keeps it: from such a file, or made now.
     ///
     /// # Errors
     ///
     /// If it cannot be read or is not finite.
     pub fn packed(&self, slot: &Slot) -> Result<PackedWeight, Error> {
-        weights::prepared(slot, &self.kernels)
+        weights::prepared(slot, self.packed_form(slot), &self.kernels)
+    }
+
+    /// The form in which a packed file keeps the weight of a slot: real numbers in two bytes each, those of the model where it
+    /// has `f16`.
+    pub fn packed_form(&self, slot: &Slot) -> Form {
+        weights::packed_form(slot)
     }
 
     /// The form that the weight of a slot has or will have.

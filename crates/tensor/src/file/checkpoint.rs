@@ -131,10 +131,15 @@ impl Checkpoint {
 
     /// The number format that a tensor is read in; `None` where it cannot be read.
     pub fn dtype(&self, name: &str) -> Option<Dtype> {
-        let entry = self.entries.get(name)?;
-        let Source::Stored { dtype, .. } = entry.source else { return None };
-        let stored = supported(dtype, &self.place, name).ok()?;
-        Some(if entry.is_computed() { Dtype::F32 } else { stored })
+        let is_computed = self.entries.get(name)?.is_computed();
+        let stored = self.stored_dtype(name)?;
+        Some(if is_computed { Dtype::F32 } else { stored })
+    }
+
+    /// The number format of a tensor in its file; `None` where it cannot be read.
+    pub fn stored_dtype(&self, name: &str) -> Option<Dtype> {
+        let Source::Stored { dtype, .. } = self.entries.get(name)?.source else { return None };
+        supported(dtype, &self.place, name).ok()
     }
 
     /// A weight that is packed already.

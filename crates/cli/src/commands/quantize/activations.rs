@@ -12,6 +12,7 @@ use quant::sensitivity::Sensitivity;
 
 use super::compare::{Compared, compare};
 use super::search::{Engine, plan};
+use super::shares;
 use crate::args::{Quantize, Target};
 use crate::commands::sensitivity::{Scope, What};
 use crate::report;
@@ -28,20 +29,6 @@ const SHARES: [f64; 3] = [0.01, 0.02, 0.05];
 /// What of the loss of similarity more real numbers must take away: they cost time.
 const WORTH: f64 = 0.1;
 
-/// One part of so many of `--time` is for activations.
-const PARTS: u32 = 4;
-
-/// How much is measured of weights, and of activations.
-pub(super) fn scopes(args: &Quantize, target: Target) -> [Scope; 2] {
-    match Scope::new(args.fast, args.time) {
-        Scope::Within(time) if target.acts < 16 => {
-            let own = time / PARTS;
-            [Scope::Within(own * (PARTS - 1)), Scope::Within(own)]
-        }
-        scope => [scope; 2],
-    }
-}
-
 /// These formats, with activations of 16 bits where that is worth it. They are measured as `weights` were.
 pub(super) fn choose(
     (args, target): (&Quantize, Target),
@@ -57,7 +44,7 @@ pub(super) fn choose(
         formats: vec![format!("a{}", target.acts).parse().map_err(anyhow::Error::msg)?],
         text_formats: Vec::new(),
         components: names.filter(|name| !texts(name)).map(str::to_owned).collect(),
-        scope: scopes(args, target)[1],
+        scope: Scope::new(args.fast, shares::of(args.time, shares::ACTIVATIONS)),
         ..weights.clone()
     };
     let measured = what.measure(model, cpu, (&work.join(SCORES), cancel))?;
@@ -71,10 +58,11 @@ pub(super) fn choose(
         }
         all = within;
     }
-    let compared = compare(&all, &measured, (held_out, &work.join(CANDIDATES)), engine)?;
+    let candidates = (&*all, shares::of(args.time, shares::COMPARING));
+    let compared = compare(candidates, &measured, (held_out, &work.join(CANDIDATES)), engine)?;
     let similarity = |plan: &Compared| plan.effect.ssim.unwrap_or(0.0);
     let (mut best, mut most) = (chosen, similarity(effect));
-    for (candidate, plan) in all.iter().zip(&compared) {
+    for (candidate, plan) in &compared {
         if 1.0 - similarity(plan) < (1.0 - WORTH) * (1.0 - most) {
             (best, most) = (candidate, similarity(plan));
         }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use pipeline::probe::Probe;
@@ -13,7 +14,7 @@ use tensor::Precision;
 
 use super::search::{Engine, plan};
 use crate::output;
-use crate::report::{Details, Progress};
+use crate::report::{self, Details, Progress};
 
 /// Plans that were compared, as they are kept in the work folder.
 #[derive(Debug, Serialize, Deserialize)]
@@ -35,13 +36,14 @@ pub(crate) struct Compared {
     layers: Layers,
 }
 
-/// Draw with every plan, or go on where that was interrupted.
-pub(super) fn compare(
-    candidates: &[Formats],
+/// Draw with every plan, or with as many as there is time for; or go on where that was interrupted.
+pub(super) fn compare<'a>(
+    (candidates, time): (&'a [Formats], Option<Duration>),
     measured: &Sensitivity,
     (request, path): (&Request, &Path),
     (model, cpu, cancel): Engine<'_>,
-) -> Result<Vec<Compared>> {
+) -> Result<Vec<(&'a Formats, Compared)>> {
+    let start = Instant::now();
     let mut all = Comparison {
         prompts: request.prompts.clone(),
         seed: request.seed,
@@ -60,8 +62,14 @@ pub(super) fn compare(
     let real = Plan::float(Precision::F32);
     let pipeline = TextToImage::new(cpu, model, &real);
     let mut probe = None;
-    for (i, candidate) in candidates.iter().enumerate() {
-        progress.work("compare", i, candidates.len());
+    let mut compared = Vec::new();
+    for candidate in halving(candidates) {
+        if !all.plans.is_empty() && time.is_some_and(|time| start.elapsed() > time) {
+            let (few, many) = (all.plans.len(), candidates.len());
+            report::say(&format!("{few} of {many} plans fit the time"));
+            break;
+        }
+        progress.work("compare", all.plans.len(), candidates.len());
         let known = known.iter().find(|plan| plan.layers == candidate.layers);
         let effect = if let Some(plan) = known {
             plan.effect
@@ -79,8 +87,33 @@ pub(super) fn compare(
             effect,
             layers: candidate.layers.clone(),
         });
+        compared.push(candidate);
         output::save(path, &serde_json::to_vec_pretty(&all)?)?;
     }
     progress.finish();
-    Ok(all.plans)
+    Ok(compared.into_iter().zip(all.plans).collect())
+}
+
+/// All of a list, in an order that halves its gaps: whenever one stops, what was seen is spread over the whole.
+fn halving<T>(list: &[T]) -> impl Iterator<Item = &T> {
+    let bits = list.len().next_power_of_two().trailing_zeros();
+    let reversed = move |i: usize| i.reverse_bits().checked_shr(usize::BITS - bits).unwrap_or(0);
+    (0..1 << bits).filter_map(move |i| list.get(reversed(i)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::halving;
+
+    #[test]
+    fn lists_are_spread_and_whole() {
+        let order = |count: usize| -> Vec<usize> {
+            let list: Vec<usize> = (0..count).collect();
+            halving(&list).copied().collect()
+        };
+        assert_eq!(order(0), [0; 0]);
+        assert_eq!(order(1), [0]);
+        assert_eq!(order(5), [0, 4, 2, 1, 3]);
+        assert_eq!(order(8), [0, 4, 2, 6, 1, 5, 3, 7]);
+    }
 }

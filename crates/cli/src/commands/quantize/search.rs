@@ -10,13 +10,13 @@ use quant::sensitivity::{FLOAT, Sensitivity};
 use tensor::{Cpu, LayerFormat, Scheme};
 
 use super::compare::{Compared, compare};
-use super::{activations, work};
+use super::{activations, shares, work};
 use crate::args::{Beside, Quantize, Source, Target};
 use crate::commands::calibrate;
 use crate::commands::drawing;
 use crate::commands::engine;
 use crate::commands::evaluate::{self, Models};
-use crate::commands::sensitivity::{PicturesOf, What};
+use crate::commands::sensitivity::{PicturesOf, Scope, What};
 use crate::output;
 use crate::report::{self, Unmet};
 
@@ -48,10 +48,14 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
         text_formats: text_formats(target)?,
         components: Vec::new(),
         look: if metric == Metric::Ssim { PicturesOf::All } else { PicturesOf::Content },
-        scope: activations::scopes(args, target)[0],
+        scope: Scope::new(args.fast, shares::of(args.time, shares::WEIGHTS)),
         shard: None,
     };
-    let held_out = drawing::pictures(&args.pictures, args.pictures.count as usize)?;
+    let mut held_out = drawing::pictures(&args.pictures, args.pictures.count as usize)?;
+    if args.time.is_some() {
+        // In the same time, more plans.
+        held_out.pictures = 1;
+    }
     // What proves the result is wanted now: hours of work are not to end for want of prompts.
     proof(args)?;
     let work = work(args)?;
@@ -62,9 +66,10 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
          --fast and --time out and name an empty folder with --work"
     );
     let candidates = candidates(args, target, &measured, (model, cpu))?;
-    let plans = compare(&candidates, &measured, (&held_out, &work.join(CANDIDATES)), engine)?;
+    let candidates = (&*candidates, shares::of(args.time, shares::COMPARING));
+    let plans = compare(candidates, &measured, (&held_out, &work.join(CANDIDATES)), engine)?;
     let key = |plan: &Compared| (plan.effect.ssim.unwrap_or(0.0), plan.effect.sqnr);
-    let best = candidates.iter().zip(&plans).max_by(|(_, a), (_, b)| {
+    let best = plans.iter().max_by(|(_, a), (_, b)| {
         let ((a, x), (b, y)) = (key(a), key(b));
         a.total_cmp(&b).then(x.total_cmp(&y))
     });
@@ -77,7 +82,7 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
         best.bytes as f64 / 1e6
     ));
     let plan = if target.acts < 16 {
-        let both = (chosen, best);
+        let both = (*chosen, best);
         let pictures = (&what, &held_out, &*work);
         plan(&activations::choose((args, target), both, pictures, engine)?.layers)?
     } else {

@@ -34,10 +34,15 @@ impl Unfinished {
         Ok((Self { path, file }, known))
     }
 
+    /// What was to be measured by the work on this target, finished or not.
+    pub(super) fn header(target: &Path) -> Option<Header> {
+        let done = Sensitivity::read(target).ok();
+        Some(done.or_else(|| Some(found(&part(target))?.0))?.header)
+    }
+
     /// The places that work on this target had chosen, where it was to be measured like this.
     pub(super) fn chosen(target: &Path, header: &Header) -> Option<Vec<usize>> {
-        let done = Sensitivity::read(target).ok();
-        let there = done.or_else(|| Some(found(&part(target))?.0))?.header;
+        let there = Self::header(target)?;
         let alike = Header { places: header.places.clone(), ..there.clone() } == *header;
         there.places.filter(|_| alike)
     }

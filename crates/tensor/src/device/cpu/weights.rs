@@ -75,7 +75,7 @@ impl Weights {
 
     pub(super) fn add(&mut self, slot: &Slot, cpu: &kernels::Cpu) -> Result<(), Error> {
         if !self.prepared.contains_key(slot) {
-            self.prepared.insert(slot.clone(), prepared(slot, cpu)?);
+            self.prepared.insert(slot.clone(), prepared(slot, form(slot), cpu)?);
         }
         Ok(())
     }
@@ -123,10 +123,10 @@ impl Drop for Weights {
     }
 }
 
-/// A slot's weight from a packed file as it lies there, else made from the numbers of the checkpoint.
-pub(super) fn prepared(slot: &Slot, cpu: &kernels::Cpu) -> Result<PackedWeight, Error> {
+/// A slot's weight from a packed file as it lies there, else brought into a form.
+pub(super) fn prepared(slot: &Slot, form: Form, cpu: &kernels::Cpu) -> Result<PackedWeight, Error> {
     let Some(packed) = slot.weight.packed() else {
-        return pack(slot, form(slot), cpu);
+        return pack(slot, form, cpu);
     };
     if !serves(packed.form().kind, slot.packing) {
         let name = slot.weight.name().to_owned();
@@ -142,14 +142,14 @@ pub(super) fn prepared(slot: &Slot, cpu: &kernels::Cpu) -> Result<PackedWeight, 
     Ok(packed.clone())
 }
 
-/// Whether a stored form is one that a slot can read. Panels of bf16 meet real activations of either precision.
+/// Whether a stored form is one that a slot can read. Panels of two bytes meet real activations of either precision.
 fn serves(kind: Kind, packing: Packing) -> bool {
     match (kind, packing) {
         (Kind::Vector, Packing::Vector) | (Kind::Rows(_), Packing::Rows) => true,
         (Kind::Panels(stored, numbers), Packing::Panels(order, wanted)) => {
             stored == order
                 && match (numbers, wanted) {
-                    (Numbers::Float(Dtype::Bf16), program::Numbers::Float(_)) => true,
+                    (Numbers::Float(Dtype::F16 | Dtype::Bf16), program::Numbers::Float(_)) => true,
                     (Numbers::Integer(stored), program::Numbers::Integer(wanted)) => {
                         stored == wanted
                     }
@@ -182,4 +182,17 @@ pub(super) fn form(slot: &Slot) -> Form {
         }
     };
     Form { shape: weight.shape().to_vec(), kind }
+}
+
+/// The same as a packed file keeps it: real numbers take two bytes, as they do in most models.
+pub(super) fn packed_form(slot: &Slot) -> Form {
+    let Form { shape, kind } = form(slot);
+    let kind = match kind {
+        Kind::Panels(order, Numbers::Float(_)) if slot.weight.packed().is_none() => {
+            let is_half = slot.weight.stored_dtype() == Some(Dtype::F16);
+            Kind::Panels(order, Numbers::Float(if is_half { Dtype::F16 } else { Dtype::Bf16 }))
+        }
+        kind => kind,
+    };
+    Form { shape, kind }
 }

@@ -3,9 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use half::f16;
+use os::Region;
+
 use super::{Contents, PackedFile, Writer};
 use crate::device::Cpu;
-use crate::file::{Checkpoint, SafeTensors, TensorView};
+use crate::file::view::Bytes;
+use crate::file::{Checkpoint, Dtype, SafeTensors, TensorView};
 use crate::packed::{Form, Kind};
 use crate::program::{Numbers, Packing, PanelOrder, Slot};
 use crate::{Precision, Weight};
@@ -17,22 +21,29 @@ fn example() -> (Vec<Slot>, Vec<u8>) {
         let values: Vec<f32> = (0..count).map(|i| (i as f32 * 0.7).sin()).collect();
         TensorView::from_f32(shape, &values)
     };
+    let halves = |shape: &[usize]| {
+        let numbers = numbers(shape).to_f32();
+        let bits: Vec<u16> = numbers.into_iter().map(|x| f16::from_f32(x).to_bits()).collect();
+        let bytes = Bytes::of_region(region_of(bytemuck::cast_slice(&bits)));
+        TensorView::new(Dtype::F16, shape.to_vec(), bytes)
+    };
     let panels =
         |order, scheme: &str| Packing::Panels(order, Numbers::Integer(scheme.parse().unwrap()));
-    let weights: [(&str, &[usize], Packing); 7] = [
+    let real = Packing::Panels(PanelOrder::Natural, Numbers::Float(Precision::Bf16));
+    let weights: [(&str, &[usize], Packing); 8] = [
         ("conv_in.weight", &[20, 4, 3, 3], panels(PanelOrder::Natural, "w8")),
         ("conv_in.bias", &[20], Packing::Vector),
         ("proj.weight", &[96, 70], panels(PanelOrder::Gated, "w4")),
         ("out.weight", &[70, 130], panels(PanelOrder::Natural, "w2")),
         ("odd.weight", &[3, 5], panels(PanelOrder::Natural, "w4c")),
-        (
-            "real.weight",
-            &[17, 7],
-            Packing::Panels(PanelOrder::Natural, Numbers::Float(Precision::Bf16)),
-        ),
+        ("real.weight", &[17, 7], real),
+        ("half.weight", &[17, 7], real),
         ("table.weight", &[5, 3], Packing::Rows),
     ];
-    let views = weights.iter().map(|(name, shape, _)| ((*name).to_owned(), numbers(shape)));
+    let views = weights.iter().map(|(name, shape, _)| {
+        let view = if *name == "half.weight" { halves(shape) } else { numbers(shape) };
+        ((*name).to_owned(), view)
+    });
     let source = Checkpoint::from_views("example", views.collect::<Vec<_>>());
     let slots: Vec<Slot> = weights
         .iter()
@@ -45,9 +56,16 @@ fn example() -> (Vec<Slot>, Vec<u8>) {
     (slots, bytes)
 }
 
+fn region_of(bytes: &[u8]) -> Region {
+    let mut region = Region::new(bytes.len()).unwrap();
+    region.as_mut_slice().copy_from_slice(bytes);
+    region
+}
+
 fn packed(slots: &[Slot]) -> Vec<u8> {
     let cpu = Cpu::detect(2);
-    let entry = |slot: &Slot| ("unet".to_owned(), slot.weight.name().to_owned(), cpu.form(slot));
+    let entry =
+        |slot: &Slot| ("unet".to_owned(), slot.weight.name().to_owned(), cpu.packed_form(slot));
     let absent = Form { shape: vec![9, 9], kind: Kind::Absent };
     let mut weights: Vec<_> = slots.iter().map(entry).collect();
     weights.push(("unet".to_owned(), "never.weight".to_owned(), absent));
