@@ -114,11 +114,6 @@ impl<'a> Gatherer<'a> {
     pub fn found(&self) -> &Found {
         &self.found
     }
-
-    /// The same, to keep.
-    pub fn into_found(self) -> Found {
-        self.found
-    }
 }
 
 impl Found {

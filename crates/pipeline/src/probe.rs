@@ -116,6 +116,7 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
         let start = Instant::now();
         let denoised = denoiser.from(&texts, Look::Picture)?;
         let mut pace = Pace { denoiser: start.elapsed(), ..Pace::default() };
+        denoiser.network.rest();
         let start = Instant::now();
         let latents = || denoised.iter().map(|picture| &picture.latents);
         let decoded = decoder.of(latents())?;
@@ -207,29 +208,33 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
             Place::Denoiser => self.denoiser.with(layer, format, look)?,
             Place::Encoder => {
                 let texts = self.encoders.with(layer, format)?;
+                self.encoders.network_mut(layer.component).rest();
                 self.denoiser.from(&texts, look)?
             }
         };
         let decoded = match look {
             Look::Glance | Look::Prediction => None,
-            Look::Picture => Some(self.decoder.of(denoised.iter().map(|p| &p.latents))?),
+            Look::Picture => {
+                self.denoiser.network.rest();
+                Some(self.decoder.of(denoised.iter().map(|p| &p.latents))?)
+            }
         };
         Ok(self.effect(&denoised, decoded.as_deref()))
     }
 
-    /// How far off a layer's own result is in each of these formats, in decibels over all its calls.
+    /// How far off a layer's own result is in this format, in decibels over all its calls.
     ///
     /// # Errors
     ///
     /// As [`Probe::measure`].
-    pub fn own_error(&mut self, layer: &Layer, formats: &[LayerFormat]) -> Result<Vec<f64>, Error> {
+    pub fn own_error(&mut self, layer: &Layer, format: LayerFormat) -> Result<f64, Error> {
         self.make_room_for(layer);
         let network = match Place::of(layer) {
             Place::Encoder => self.encoders.network_mut(layer.component),
             Place::Denoiser => &mut self.denoiser.network,
             Place::Decoder => &mut self.decoder.network,
         };
-        network.own_error(layer, formats)
+        network.own_error(layer, format)
     }
 
     /// What becomes of the pictures when all numbers are rounded to 16 bits.
@@ -267,8 +272,10 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
     /// Let go of the weights that measuring this layer does not need.
     fn make_room_for(&mut self, layer: &Layer) {
         self.encoders.release_others(layer.component);
-        if Place::of(layer) == Place::Decoder {
-            self.denoiser.network.release();
+        match Place::of(layer) {
+            Place::Encoder => self.denoiser.network.rest(),
+            Place::Denoiser => {}
+            Place::Decoder => self.denoiser.network.release(),
         }
     }
 

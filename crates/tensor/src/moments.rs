@@ -13,30 +13,43 @@ use std::ops::Range;
 use kernels::moments::{BLOCK, SUMS, SecondMoments, place};
 
 use crate::Cpu;
+use crate::file::{Dtype, TensorView};
 
 /// What is added to the diagonal, of its mean: numbers that were seen are few.
 const DAMPING: f64 = 0.01;
 
 /// `Σ x xᵀ` of the rows that a layer reads, for each 256 of its channels.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Moments {
     /// Channels at the beginning of the first block that the layer does not read.
     skipped: usize,
     channels: usize,
-    /// `[blocks, SUMS]`.
-    sums: Vec<f32>,
+    sums: Sums,
+}
+
+/// `[blocks, SUMS]`.
+#[derive(Clone, Debug)]
+enum Sums {
+    Growing(Vec<f32>),
+    /// As they lie in a file. Those of a large model would fill much of its memory.
+    Stored(TensorView),
 }
 
 impl Moments {
     /// Those of no rows.
     pub fn new(channels: usize) -> Self {
-        Self { skipped: 0, channels, sums: vec![0.0; channels.div_ceil(BLOCK) * SUMS] }
+        Self {
+            skipped: 0,
+            channels,
+            sums: Sums::Growing(vec![0.0; channels.div_ceil(BLOCK) * SUMS]),
+        }
     }
 
-    /// Those whose [`Moments::sums`] these are; `None` if they are more or fewer than channels need.
-    pub fn from_sums(channels: usize, sums: Vec<f32>) -> Option<Self> {
-        let fits = sums.len() == channels.div_ceil(BLOCK) * SUMS;
-        fits.then_some(Self { skipped: 0, channels, sums })
+    /// Those whose [`Moments::sums`] these are; `None` if they are no `f32`, or more or fewer than channels need.
+    pub fn from_sums(channels: usize, sums: TensorView) -> Option<Self> {
+        let is_aligned = bytemuck::try_cast_slice::<u8, f32>(sums.bytes()).is_ok();
+        let fits = sums.dtype == Dtype::F32 && sums.count() == channels.div_ceil(BLOCK) * SUMS;
+        (fits && is_aligned).then_some(Self { skipped: 0, channels, sums: Sums::Stored(sums) })
     }
 
     /// Channels of a row.
@@ -46,27 +59,42 @@ impl Moments {
 
     /// Sums of all blocks, in the order of [`kernels::moments::place`].
     pub fn sums(&self) -> &[f32] {
-        &self.sums
+        match &self.sums {
+            Sums::Growing(sums) => sums,
+            Sums::Stored(view) => bytemuck::cast_slice(view.bytes()),
+        }
     }
 
     /// Add rows of [`Moments::channels`] numbers.
     pub fn add(&mut self, rows: &[f32], cpu: &Cpu) {
-        SecondMoments { rows, channels: self.channels, sums: &mut self.sums }.run(cpu.kernels());
+        self.grow();
+        let Sums::Growing(sums) = &mut self.sums else { unreachable!("they grow now") };
+        SecondMoments { rows, channels: self.channels, sums }.run(cpu.kernels());
+    }
+
+    /// Takes them out of the file that they lie in.
+    pub fn grow(&mut self) {
+        if let Sums::Stored(_) = self.sums {
+            self.sums = Sums::Growing(self.sums().to_vec());
+        }
     }
 
     /// Those of some channels.
     pub(crate) fn part(&self, channels: &Range<usize>) -> Self {
         let blocks = channels.start / BLOCK..channels.end.div_ceil(BLOCK);
-        let sums = self.sums[blocks.start * SUMS..blocks.end * SUMS].to_vec();
-        Self { skipped: channels.start % BLOCK, channels: channels.len(), sums }
+        let sums = self.sums()[blocks.start * SUMS..blocks.end * SUMS].to_vec();
+        self.drop_pages();
+        let (skipped, channels) = (channels.start % BLOCK, channels.len());
+        Self { skipped, channels, sums: Sums::Growing(sums) }
     }
 
     /// What follows for weights, block by block.
     pub(crate) fn shares(&self, cpu: &kernels::Cpu) -> Vec<Shares> {
-        let mut blocks: Vec<Shares> = vec![Shares::default(); self.sums.len() / SUMS];
+        let all = self.sums();
+        let mut blocks: Vec<Shares> = vec![Shares::default(); all.len() / SUMS];
         let end = self.skipped + self.channels;
         cpu.threads.run_pieces(&mut blocks, 1, |block, shares| {
-            let sums = &self.sums[block * SUMS..][..SUMS];
+            let sums = &all[block * SUMS..][..SUMS];
             let channels =
                 if block == 0 { self.skipped } else { 0 }..BLOCK.min(end - block * BLOCK);
             let h = |i: usize, j: usize| {
@@ -75,7 +103,22 @@ impl Moments {
             };
             shares[0] = Shares::new(channels.len(), &h);
         });
+        self.drop_pages();
         blocks
+    }
+
+    /// Takes what lies in a file out of memory. It stays readable.
+    fn drop_pages(&self) {
+        if let Sums::Stored(view) = &self.sums {
+            view.drop_pages();
+        }
+    }
+}
+
+impl PartialEq for Moments {
+    fn eq(&self, other: &Self) -> bool {
+        let what = |of: &Self| (of.skipped, of.channels);
+        what(self) == what(other) && self.sums() == other.sums()
     }
 }
 

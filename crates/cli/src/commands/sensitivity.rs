@@ -297,10 +297,7 @@ impl Run<'_, '_> {
             (Of::Network | Of::Glance, _) => {
                 self.probe.measure(&layer, numbers, self.look(header, &layer))?
             }
-            (Of::Output, _) => {
-                let error = self.probe.own_error(&layer, &[numbers])?;
-                Effect { sqnr: error.first().copied().unwrap_or_default(), ssim: None }
-            }
+            (Of::Output, _) => Effect { sqnr: self.probe.own_error(&layer, numbers)?, ssim: None },
         };
         let bytes = self.probe.bytes(&layer, numbers) as u64;
         let component = layer.component.to_owned();

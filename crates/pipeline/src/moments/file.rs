@@ -65,7 +65,7 @@ impl Found {
         File::open(path)?.sync_all()
     }
 
-    /// Read a file.
+    /// Read a file. Sums of finished work stay in it until they are used.
     ///
     /// # Errors
     ///
@@ -85,8 +85,13 @@ impl Found {
                 found.sums.contains_key(&first).then_some(()).ok_or_else(fault)?;
                 found.same.insert(name, first);
             } else {
-                let sums = tensors.tensor(&key(&name)).map_err(|_| fault())?.to_f32();
-                found.sums.insert(name, Moments::from_sums(channels, sums).ok_or_else(fault)?);
+                let sums = tensors.tensor(&key(&name)).map_err(|_| fault())?;
+                let mut sums = Moments::from_sums(channels, sums).ok_or_else(fault)?;
+                if !found.is_whole() {
+                    // The file will be replaced.
+                    sums.grow();
+                }
+                found.sums.insert(name, sums);
             }
         }
         Ok(found)

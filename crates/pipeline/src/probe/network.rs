@@ -12,6 +12,10 @@ use crate::model::Component;
 use crate::request::{Phase, Watch};
 use crate::{Error, Event};
 
+/// Bytes of weights that stay in memory while another network is at work: to bring back more takes little of the time that
+/// such networks take, and pictures of many pixels need the room.
+const BESIDE: usize = 1 << 30;
+
 /// A recorded network, and the calls by which it is judged.
 pub(super) struct Network<'a, 'w, D: Device> {
     device: &'a D,
@@ -24,6 +28,8 @@ pub(super) struct Network<'a, 'w, D: Device> {
     /// The layer up to which values of all calls are kept.
     front: NodeId,
     kept: Vec<Vec<Held>>,
+    /// What the layer there computes in each call with real numbers, once its own error was asked for.
+    exact: Option<(NodeId, Vec<Vec<f32>>)>,
     weights: D::Weights,
     phase: Phase,
     watch: &'w Watch<'w>,
@@ -80,6 +86,7 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
             calls: Vec::new(),
             front: NodeId::FIRST,
             kept: Vec::new(),
+            exact: None,
             weights: D::Weights::default(),
             phase,
             watch,
@@ -89,6 +96,7 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
     /// Judge it by these calls.
     pub(super) fn judge_by(&mut self, calls: Vec<Inputs>) {
         self.kept = vec![Vec::new(); calls.len()];
+        self.exact = None;
         self.calls = calls;
         self.front = NodeId::FIRST;
     }
@@ -140,6 +148,14 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
     pub(super) fn after(&self, layer: &Layer) -> u64 {
         let after = self.whole.steps.iter().filter(|step| step.node >= layer.start);
         after.map(|step| step.op.multiply_adds()).sum()
+    }
+
+    /// Let go of weights that are too many to stay while another network is at work.
+    pub(super) fn rest(&mut self) {
+        let bytes = self.whole.slots.iter().map(|slot| self.device.resident_bytes(slot));
+        if bytes.sum::<usize>() > BESIDE {
+            self.release();
+        }
     }
 
     /// Let go of all weights.
@@ -215,22 +231,18 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
         Ok(Some(numbers))
     }
 
-    /// How far off a layer's own result is in each of these formats, in decibels over all calls.
-    pub(super) fn own_error(
-        &mut self,
-        layer: &Layer,
-        formats: &[LayerFormat],
-    ) -> Result<Vec<f64>, Error> {
+    /// How far off a layer's own result is in this format, in decibels over all calls.
+    pub(super) fn own_error(&mut self, layer: &Layer, format: LayerFormat) -> Result<f64, Error> {
         self.go_to(layer.start)?;
-        let exact = self.results(layer, &real())?;
-        let all = formats.iter().map(|format| {
-            let mut noise = Noise::default();
-            for (exact, found) in exact.iter().zip(self.results(layer, &changed(layer, *format))?) {
-                noise.add(exact, &found);
-            }
-            Ok(noise.sqnr())
-        });
-        all.collect()
+        let exact = match self.exact.take() {
+            Some((node, exact)) if node == layer.node => exact,
+            _ => self.results(layer, &real())?,
+        };
+        let found = self.results(layer, &changed(layer, format))?;
+        let mut noise = Noise::default();
+        exact.iter().zip(&found).for_each(|(exact, found)| noise.add(exact, found));
+        self.exact = Some((layer.node, exact));
+        Ok(noise.sqnr())
     }
 
     /// What a layer at the front computes in each call.
@@ -254,6 +266,7 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
         if front == self.front {
             return Ok(());
         }
+        self.exact = None;
         if front < self.front {
             self.front = NodeId::FIRST;
             self.kept.iter_mut().for_each(Vec::clear);
