@@ -43,7 +43,10 @@ pub(crate) fn measure(
         let before = gatherer.found().header.done;
         progress.work("calibrate", before, total);
         let done = gatherer.advance(&watch)?;
-        if before == first && done < total {
+        if done < total && time.is_some_and(|time| start.elapsed() > time) {
+            gatherer = gatherer.that_is_all();
+            report::say(&format!("what layers read: {done} pictures fit the time"));
+        } else if before == first && done < total {
             let left = start.elapsed().mul_f64((total - done) as f64 / (done - first) as f64);
             let left = time.map_or(left, |time| left.min(time.saturating_sub(start.elapsed())));
             report::say(&format!(
@@ -51,10 +54,6 @@ pub(crate) fn measure(
                 total - done,
                 HumanDuration(left)
             ));
-        }
-        if time.is_some_and(|time| start.elapsed() > time) {
-            gatherer = gatherer.that_is_all();
-            report::say(&format!("what layers read: {done} pictures fit the time"));
         }
         if gatherer.found().is_whole() || kept.elapsed() > KEEP_EVERY {
             keep(gatherer.found(), path)?;

@@ -136,7 +136,8 @@ impl What {
             }
             Scope::Within(time) => {
                 let some = beside(path, SOME);
-                let left = || time.saturating_sub(start.elapsed());
+                // Own errors alone say little, so half of the time is for effects, however long they took.
+                let left = || time.saturating_sub(start.elapsed()).max(time / 2);
                 run.inferred(header, path, &|run, own| run.selection(own, (&some, left())))?
             }
         };
@@ -158,7 +159,7 @@ impl What {
             begun.prompts.len() * begun.pictures
         } else {
             let one = Probe::new(pipeline, &first(&self.request, 1), watch)?;
-            // The other half is for own errors.
+            // Own errors take about as long.
             let each = time.div_f64(2.0 * LAYERS).as_secs_f64();
             (each / one.pace().as_secs_f64()) as usize
         };

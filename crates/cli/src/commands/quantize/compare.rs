@@ -23,6 +23,9 @@ pub(crate) struct Comparison {
     seed: u64,
     /// Checksum of what was measured, by which the plans were chosen.
     measured: u32,
+    /// Whether there was no time for others.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    cut: bool,
     pub(crate) plans: Vec<Compared>,
 }
 
@@ -48,6 +51,7 @@ pub(super) fn compare<'a>(
         prompts: request.prompts.clone(),
         seed: request.seed,
         measured: crc32fast::hash(measured.to_text().as_bytes()),
+        cut: false,
         plans: Vec::new(),
     };
     let there = fs::read(path).ok();
@@ -55,6 +59,8 @@ pub(super) fn compare<'a>(
     let there = there.filter(|there| {
         (&there.prompts, there.seed, there.measured) == (&all.prompts, all.seed, all.measured)
     });
+    // What was cut once stays so: more plans might end with another one.
+    let was_cut = time.is_some() && there.as_ref().is_some_and(|there| there.cut);
     let known = there.map(|there| there.plans).unwrap_or_default();
     let progress = Progress::new(Details::None);
     let observer = |event| progress.tell(event);
@@ -64,13 +70,16 @@ pub(super) fn compare<'a>(
     let mut probe = None;
     let mut compared = Vec::new();
     for candidate in halving(candidates) {
-        if !all.plans.is_empty() && time.is_some_and(|time| start.elapsed() > time) {
+        let known = known.iter().find(|plan| plan.layers == candidate.layers);
+        let is_late = !all.plans.is_empty() && time.is_some_and(|time| start.elapsed() > time);
+        if known.is_none() && (is_late || was_cut) {
+            all.cut = true;
+            output::save(path, &serde_json::to_vec_pretty(&all)?)?;
             let (few, many) = (all.plans.len(), candidates.len());
             report::say(&format!("{few} of {many} plans fit the time"));
             break;
         }
         progress.work("compare", all.plans.len(), candidates.len());
-        let known = known.iter().find(|plan| plan.layers == candidate.layers);
         let effect = if let Some(plan) = known {
             plan.effect
         } else {
