@@ -290,7 +290,9 @@ fn scores_of_calibrated_shards_are_taken() {
         failed(&mut with_model(&folder, "quantize", &[&moments[..], more].concat()), 2)
     };
     assert!(refused(&["--rounding", "nearest"]).contains("leave one of them out"));
-    assert!(refused(&["--vae", "no"]).contains("no"));
+    let absent = ["--moments", "no.safetensors", "-o", "x"];
+    let said = failed(&mut with_model(&folder, "sensitivity", &absent), 2);
+    assert!(said.contains("it is not there"), "{said}");
     let other = pipeline().with_file_name("tiny-sd-turbo");
     let mut foreign = mixdq(&folder, "sensitivity", &[&SMALL[..], &moments].concat());
     assert!(failed(foreign.arg("-m").arg(other), 2).contains("calibrate --moments"));

@@ -71,9 +71,13 @@ impl Found {
     ///
     /// If it cannot be read, or is none of second moments.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let fault = || Error::Folder {
-            path: path.to_owned(),
-            fault: "it is damaged, or no file of what layers read; delete it".into(),
+        let fault = || {
+            let fault = if path.exists() {
+                "it is damaged, or no file of what layers read; delete it"
+            } else {
+                "it is not there; name another file, or make it with `mixdq calibrate --moments`"
+            };
+            Error::Folder { path: path.to_owned(), fault: fault.into() }
         };
         let file = SafeTensors::open(path).map_err(|_| fault())?;
         let notes = file.metadata().get(KEY).ok_or_else(fault)?;
