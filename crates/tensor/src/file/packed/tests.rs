@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use half::f16;
-use os::Region;
 
 use super::{Contents, PackedFile, Writer};
 use crate::device::Cpu;
@@ -23,9 +23,8 @@ fn example() -> (Vec<Slot>, Vec<u8>) {
     };
     let halves = |shape: &[usize]| {
         let numbers = numbers(shape).to_f32();
-        let bits: Vec<u16> = numbers.into_iter().map(|x| f16::from_f32(x).to_bits()).collect();
-        let bytes = Bytes::of_region(region_of(bytemuck::cast_slice(&bits)));
-        TensorView::new(Dtype::F16, shape.to_vec(), bytes)
+        let bytes = numbers.into_iter().flat_map(|x| f16::from_f32(x).to_le_bytes()).collect();
+        TensorView::new(Dtype::F16, shape.to_vec(), Bytes::Owned(Arc::new(bytes)))
     };
     let panels =
         |order, scheme: &str| Packing::Panels(order, Numbers::Integer(scheme.parse().unwrap()));
@@ -54,12 +53,6 @@ fn example() -> (Vec<Slot>, Vec<u8>) {
         .collect();
     let bytes = packed(&slots);
     (slots, bytes)
-}
-
-fn region_of(bytes: &[u8]) -> Region {
-    let mut region = Region::new(bytes.len()).unwrap();
-    region.as_mut_slice().copy_from_slice(bytes);
-    region
 }
 
 fn packed(slots: &[Slot]) -> Vec<u8> {
