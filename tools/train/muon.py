@@ -15,8 +15,8 @@ SIZE = 0.2
 def orthogonal(matrices):
     """`[n, rows, columns]`: nearly the orthogonal matrices nearest to them."""
     tall = matrices.shape[1] > matrices.shape[2]
-    x = (matrices.mT if tall else matrices).bfloat16()
-    x = x / (x.float().norm(dim=(1, 2), keepdim=True) + 1e-7).bfloat16()
+    x = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     a, b, c = CURVE
     for _ in range(TIMES):
         square = x @ x.mT

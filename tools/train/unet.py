@@ -56,6 +56,8 @@ def preview(s, drawer, tower, tokenizer, latents, path):
 def train(s, rank, shared, control, barrier):
     """One worker: the same network in each, its own part of every batch, the mean of all gradients."""
     torch.set_num_threads(1 if s.unet.workers > 1 else s.threads)
+    # Attention that knows where to look has gradients so small that processors are slow with them.
+    torch.set_flush_denormal(True)
     world, tokenizer = scenes.World(s), words.load(s)
     latents, wanted = basis.Basis(s), registers.Registers(s, world)
     tower = model.text_tower(s, clip.load(s))
@@ -91,7 +93,8 @@ def train(s, rank, shared, control, barrier):
         batch.follow(t, v.detach(), run.step)
         share(drawer, rank, shared, barrier)
         torch.nn.utils.clip_grad_norm_(drawer.unet.parameters(), 1.0)
-        optimizer.step()
+        with settings.narrow(s):
+            optimizer.step()
         average.follow(drawer.unet, run.step)
         run.after(whole)
         losses.append([error.detach()[t == some].mean().item() for some in (FIRST, *FOUR)] + [right])
