@@ -246,7 +246,8 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
         self.by(&|_| tensor::Plan::uniform(Precision::Bf16))
     }
 
-    /// What becomes of the pictures with all formats of a plan together.
+    /// What becomes of the pictures with all formats of a plan together. Weights stay for the next plan, which need not round
+    /// again what it has in common with this one.
     ///
     /// # Errors
     ///
@@ -258,19 +259,25 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
 
     /// Draw all pictures by other plans for all components. Their weights are never in memory together with real ones.
     fn by(&mut self, plan: &dyn Fn(&str) -> tensor::Plan) -> Result<Effect, Error> {
-        self.denoiser.network.release();
-        self.decoder.network.release();
+        self.keep_for(plan);
         let texts = self.encoders.by(plan)?;
         let denoised = self.denoiser.by(&plan("unet"), &texts, Look::Picture)?;
-        self.denoiser.network.release();
+        self.denoiser.network.rest();
         let latents = denoised.iter().map(|picture| &picture.latents);
         let decoded = self.decoder.by(&plan("vae"), latents)?;
-        self.decoder.network.release();
         Ok(self.effect(&denoised, Some(&decoded)))
+    }
+
+    fn keep_for(&mut self, plan: &dyn Fn(&str) -> tensor::Plan) {
+        let networks = self.encoders.networks_mut();
+        for network in networks.chain([&mut self.denoiser.network, &mut self.decoder.network]) {
+            network.keep_for(&plan(network.component()));
+        }
     }
 
     /// Let go of the weights that measuring this layer does not need.
     fn make_room_for(&mut self, layer: &Layer) {
+        self.keep_for(&|_| network::real());
         self.encoders.release_others(layer.component);
         match Place::of(layer) {
             Place::Encoder => self.denoiser.network.rest(),

@@ -66,6 +66,11 @@ impl<'a, 'w, D: Device> Encoders<'a, 'w, D> {
         self.all.iter().map(|encoder| &encoder.network)
     }
 
+    /// Their networks, in order.
+    pub(super) fn networks_mut(&mut self) -> impl Iterator<Item = &mut Network<'a, 'w, D>> {
+        self.all.iter_mut().map(|encoder| &mut encoder.network)
+    }
+
     /// The network of a component.
     pub(super) fn network(&self, component: &str) -> &Network<'a, 'w, D> {
         let found = self.networks().find(|network| network.component() == component);
@@ -74,15 +79,14 @@ impl<'a, 'w, D: Device> Encoders<'a, 'w, D> {
 
     /// The network of a component.
     pub(super) fn network_mut(&mut self, component: &str) -> &mut Network<'a, 'w, D> {
-        let mut networks = self.all.iter_mut().map(|encoder| &mut encoder.network);
-        let found = networks.find(|network| network.component() == component);
+        let found = self.networks_mut().find(|network| network.component() == component);
         found.expect("layers belong to components of the model")
     }
 
     /// Let go of the weights of all but one of them.
     pub(super) fn release_others(&mut self, component: &str) {
-        let others = self.all.iter_mut().map(|encoder| &mut encoder.network);
-        others.filter(|network| network.component() != component).for_each(Network::release);
+        let networks = self.networks_mut();
+        networks.filter(|network| network.component() != component).for_each(Network::release);
     }
 
     /// The embeddings of all texts with real numbers.
@@ -105,13 +109,12 @@ impl<'a, 'w, D: Device> Encoders<'a, 'w, D> {
         Ok(self.joined(&views))
     }
 
-    /// The embeddings of all texts where each encoder has a plan of its own. One of them is in memory at a time.
+    /// The embeddings of all texts where each encoder has a plan of its own.
     pub(super) fn by(&mut self, plan: &dyn Fn(&str) -> Plan) -> Result<Texts, Error> {
         let views = self.all.iter_mut().map(|encoder| {
-            encoder.network.release();
             let mut session = encoder.network.whole(&plan(encoder.network.component()))?;
             let view = encoder.read(&mut session, false);
-            encoder.network.release();
+            encoder.network.rest();
             view
         });
         let views: Vec<_> = views.collect::<Result<_, Error>>()?;

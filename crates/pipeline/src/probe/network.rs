@@ -16,6 +16,9 @@ use crate::{Error, Event};
 /// such networks take, and pictures of many pixels need the room.
 const BESIDE: usize = 1 << 30;
 
+/// The same while plans are compared: each one's weights are made by long work, and the next one needs most of them.
+const COMPARED: usize = 3 << 30;
+
 /// A recorded network, and the calls by which it is judged.
 pub(super) struct Network<'a, 'w, D: Device> {
     device: &'a D,
@@ -23,6 +26,8 @@ pub(super) struct Network<'a, 'w, D: Device> {
     recording: Recording,
     /// All of it with real numbers.
     pub(super) whole: Arc<Program>,
+    /// The program whose weights stay from one session to the next.
+    stays: Arc<Program>,
     /// What goes into each call.
     calls: Vec<Inputs>,
     /// The layer up to which values of all calls are kept.
@@ -78,10 +83,12 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
         recording: Recording,
         (phase, watch): (Phase, &'w Watch<'w>),
     ) -> Self {
+        let whole = Arc::new(Program::compile(&recording, &real(), device));
         Self {
             device,
             component: component.name,
-            whole: Program::compile(&recording, &real(), device).into(),
+            stays: Arc::clone(&whole),
+            whole,
             recording,
             calls: Vec::new(),
             front: NodeId::FIRST,
@@ -152,9 +159,20 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
 
     /// Let go of weights that are too many to stay while another network is at work.
     pub(super) fn rest(&mut self) {
-        let bytes = self.whole.slots.iter().map(|slot| self.device.resident_bytes(slot));
-        if bytes.sum::<usize>() > BESIDE {
+        let most = if Arc::ptr_eq(&self.stays, &self.whole) { BESIDE } else { COMPARED };
+        let bytes = self.stays.slots.iter().map(|slot| self.device.resident_bytes(slot));
+        if bytes.sum::<usize>() > most {
             self.release();
+        }
+    }
+
+    /// From now on, keep the weights that a plan of the whole network needs. Those of the plan before go, but for the ones
+    /// that are the same in both.
+    pub(super) fn keep_for(&mut self, plan: &Plan) {
+        let program = self.program(plan);
+        let before = std::mem::replace(&mut self.stays, program);
+        if !Arc::ptr_eq(&before, &self.stays) {
+            self.device.forget(&mut self.weights, &before, &self.stays);
         }
     }
 
@@ -165,12 +183,15 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
 
     /// All of the network by a plan.
     pub(super) fn whole(&mut self, plan: &Plan) -> Result<Session<'a, D>, Error> {
-        let program = if *plan == real() {
+        self.session(self.program(plan))
+    }
+
+    fn program(&self, plan: &Plan) -> Arc<Program> {
+        if *plan == real() {
             Arc::clone(&self.whole)
         } else {
             Program::compile(&self.recording, plan, self.device).into()
-        };
-        self.session(program)
+        }
     }
 
     /// The network from a layer on by a plan, for calls that go on there.
@@ -196,9 +217,9 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
         Ok(Session::with_program(self.device, program)?)
     }
 
-    /// Let go of the weights of a session that the real network does not need.
+    /// Let go of the weights of a session that are not kept.
     pub(super) fn forget(&mut self, session: &Session<'a, D>) {
-        self.device.forget(&mut self.weights, session.program(), &self.whole);
+        self.device.forget(&mut self.weights, session.program(), &self.stays);
     }
 
     /// Run a call from the front on.

@@ -122,6 +122,20 @@ fn nothing_changed_is_nothing_lost() {
 }
 
 #[test]
+fn plans_are_compared_as_if_each_were_the_first() {
+    with_probe("tiny-sdxl-turbo", &request(), &mut |mut probe| {
+        let layer = some(&probe, 1).remove(0);
+        let alone = probe.measure(&layer, integers("w4a8"), Look::Picture).unwrap();
+        let [fine, coarse] = ["w8a8", "w4a8"]
+            .map(|scheme| crate::Plan::uniform(scheme.parse().unwrap(), Precision::F32));
+        let first = probe.compare(&fine).unwrap();
+        assert!(probe.compare(&coarse).unwrap().sqnr < first.sqnr);
+        assert_eq!(probe.compare(&fine).unwrap(), first);
+        assert_eq!(probe.measure(&layer, integers("w4a8"), Look::Picture).unwrap(), alone);
+    });
+}
+
+#[test]
 fn a_glance_is_what_is_seen_of_the_first_picture() {
     let first = Request { prompts: request().prompts[..1].to_vec(), ..request() };
     let seen = |request: &Request, look: Look| {
