@@ -172,7 +172,7 @@ CASES = {"pocket-turbo": POCKET, "tiny-sdxl-turbo": SDXL, "tiny-sd-turbo": TURBO
 
 # What has to move a pipeline's picture: changes to the case named first.
 MOVES = {
-    "pocket-turbo": ("cfg-4", {"timestep_spacing": "leading"}),
+    "pocket-turbo": ("cfg-4", {"prediction_type": "epsilon"}),
     "tiny-sdxl-turbo": ("cfg-4", {"timestep_spacing": "leading"}),
     "tiny-sd-turbo": ("cfg-4", {"timestep_spacing": "linspace"}),
     "tiny-sd15": ("pndm-20", {"timestep_spacing": "trailing"}),

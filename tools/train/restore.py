@@ -3,8 +3,8 @@
     tools/train/restore [--source models]
 
 `data` and `basis` make the same files again and come first. The vocabulary is the exported one: `tokenizer` would
-learn another one wherever the sentences have changed since. Optimizers start anew; the scorer is not exported, nor is
-what `text` would need to go on. Checkpoints that exist are left alone.
+learn another one wherever the sentences have changed since. Optimizers start anew, and what `text` would need to go on
+is not exported. Checkpoints that exist are left alone.
 """
 
 import shutil
@@ -12,11 +12,14 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
+from safetensors.torch import load_file
 from transformers import CLIPModel, CLIPTextModel
 
 import checkpoint
 import clip
 import model
+import scenes
+import scorer
 import settings
 import tokenizer as words
 import vae
@@ -51,6 +54,9 @@ def main():
         CLIPTextModel.from_pretrained(turbo / "text_encoder", dtype=torch.float32).state_dict())
     put(s, "text", {"text": drawer.text})
     put(s, "unet", {"model": drawer.unet, "average": checkpoint.Average(drawer.unet, s.unet.ema)})
+    judge = scorer.Scorer(s, len(scenes.World(s).concepts))
+    scorer.unfold(judge, load_file(s.source / "pocket-scorer" / "model.safetensors"))
+    put(s, "scorer", {"model": judge})
 
 
 if __name__ == "__main__":

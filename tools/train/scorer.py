@@ -25,24 +25,57 @@ class Scorer(nn.Module):
 
     def __init__(self, s, concepts):
         super().__init__()
-        widths = s.scorer.channels
         layers, before = [], 3
-        for i, width in enumerate(widths):
-            layers += [nn.Conv2d(before, width, 5 if i == 0 else 3, stride=2, padding=2 if i == 0 else 1, bias=False),
-                       nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1, bias=False) if i else
-                       nn.Identity(), nn.BatchNorm2d(width), nn.ReLU()]
+        for level, width in enumerate(s.scorer.channels):
+            layers += normalized(before, width, kernel=3 if level else 5, stride=2)
+            if level:
+                layers += normalized(width, width, kernel=3, stride=1)
             before = width
         self.body = nn.Sequential(*layers)
-        side = s.picture // 2 ** len(widths)
-        self.middle = nn.Sequential(nn.Flatten(), nn.Linear(before * side * side, 512), nn.ReLU())
+        side, hidden = s.picture // 2 ** len(s.scorer.channels), s.scorer.hidden
+        self.middle = nn.Sequential(nn.Conv2d(before, hidden, side), nn.ReLU(), nn.Flatten())
         self.heads = nn.ModuleDict({
-            "first": nn.Linear(512, concepts), "second": nn.Linear(512, concepts + 1),
-            "style": nn.Linear(512, len(scenes.STYLES)), "colour": nn.Linear(512, len(scenes.COLOURS)),
-            "place": nn.Linear(512, ARRANGEMENTS), "size": nn.Linear(512, len(scenes.SIZES))})
+            "first": nn.Linear(hidden, concepts), "second": nn.Linear(hidden, concepts + 1),
+            "style": nn.Linear(hidden, len(scenes.STYLES)), "colour": nn.Linear(hidden, len(scenes.COLOURS)),
+            "place": nn.Linear(hidden, ARRANGEMENTS), "size": nn.Linear(hidden, len(scenes.SIZES))})
 
     def forward(self, pictures):
         found = self.middle(self.body(pictures))
         return {name: head(found) for name, head in self.heads.items()}
+
+
+def normalized(inputs, outputs, kernel, stride):
+    return [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
+def layers(model):
+    """Convolutions with the normalisations behind them, and all other layers, by their names in files."""
+    pairs = list(zip(*(filter(lambda layer, kind=kind: isinstance(layer, kind), model.body)
+                       for kind in (nn.Conv2d, nn.BatchNorm2d))))
+    return ({f"body.{i}": pair for i, pair in enumerate(pairs)},
+            {"middle": model.middle[0], **model.heads})
+
+
+@torch.no_grad()
+def folded(model):
+    """Its tensors as files have them: each normalisation is part of the convolution before it."""
+    pairs, others = layers(model)
+    whole = {name: nn.utils.fuse_conv_bn_eval(*pair) for name, pair in pairs.items()} | others
+    return {f"{name}.{part}": tensor.half().contiguous()
+            for name, layer in whole.items() for part, tensor in (("weight", layer.weight), ("bias", layer.bias))}
+
+
+@torch.no_grad()
+def unfold(model, tensors):
+    """Puts a file's tensors into a model that is not trained."""
+    pairs, others = layers(model)
+    for name, (conv, norm) in pairs.items():
+        conv.weight.copy_(tensors[f"{name}.weight"])
+        norm.bias.copy_(tensors[f"{name}.bias"])
+        norm.weight.copy_((norm.running_var + norm.eps).sqrt())
+    for name, layer in others.items():
+        layer.weight.copy_(tensors[f"{name}.weight"])
+        layer.bias.copy_(tensors[f"{name}.bias"])
 
 
 def answers(found, concepts):

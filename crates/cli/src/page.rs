@@ -28,6 +28,10 @@ const ROWS: usize = 12;
 const CLIP: &str = "CLIP is the mean cosine of a picture and its prompt, times 100; R-precision is the share of pictures that are nearer \
      to their own prompt than to every other one here; both are the judgement of the CLIP that was given. ";
 
+/// What the scorer's figure means, where one has judged.
+const CONCEPTS: &str = "Concepts is the share of pictures in which the scorer that was given finds all objects that \
+     the prompt names. ";
+
 /// Colours of the groups.
 const CONTENT: &str = "#2563eb";
 const QUALITY: &str = "#d97706";
@@ -121,23 +125,25 @@ impl Page<'_> {
     fn table(&self, out: &mut String) -> Result<()> {
         out.push_str(
             "<div class=\"wide\"><table>\n<tr><th>model<th>SSIM<th>worst<th>PSNR, dB<th>latents, dB\
-             <th>CLIP<th>R-precision<th>file, MB<th>planned memory, MB<th>s / picture</tr>\n",
+             <th>CLIP<th>R-precision<th>concepts<th>file, MB<th>planned memory, MB<th>s / picture</tr>\n",
         );
         for contender in &self.findings.contenders {
             let Contender { name, mean, worst, bytes, planned_peak, seconds, .. } = contender;
             let score = |all: &Option<Likeness>, of: fn(&Likeness) -> f64, digits: usize| {
                 all.as_ref().map_or("–".to_owned(), |all| format!("{:.digits$}", of(all)))
             };
+            let share = |share: Option<f64>| share.map_or("–".to_owned(), |s| format!("{s:.3}"));
             writeln!(
                 out,
-                "<tr><th>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{:.1}<td>{:.1}<td>{seconds:.2}</tr>",
+                "<tr><th>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{:.1}<td>{:.1}<td>{seconds:.2}</tr>",
                 escaped(name),
                 score(mean, |l| l.ssim, 4),
                 score(worst, |l| l.ssim, 4),
                 score(mean, |l| l.psnr, 2),
                 score(mean, |l| l.sqnr, 2),
                 contender.fit.map_or("–".to_owned(), |fit| format!("{fit:.2}")),
-                contender.r_precision.map_or("–".to_owned(), |share| format!("{share:.3}")),
+                share(contender.r_precision),
+                share(contender.concepts),
                 *bytes as f64 / 1e6,
                 *planned_peak as f64 / 1e6,
             )?;
@@ -227,10 +233,11 @@ impl Page<'_> {
             "<footer><p>{pictures} pictures of {} prompts, seeds from {seed}, {width}×{height}, {steps} \
              {}, guidance {guidance}. Similarity is structural similarity with an 11×11 Gaussian window \
              against the original's pictures in single precision; latents are compared before the decoder. \
-             {}Times depend on the machine.</p></footer>",
+             {}{}Times depend on the machine.</p></footer>",
             prompts.len(),
             if *steps == 1 { "step" } else { "steps" },
-            if contenders[0].fit.is_some() { CLIP } else { "" }
+            if contenders[0].fit.is_some() { CLIP } else { "" },
+            if contenders[0].concepts.is_some() { CONCEPTS } else { "" }
         )?;
         Ok(())
     }

@@ -7,6 +7,8 @@ use std::io::BufReader;
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::Value;
+
 /// Width and pixels of a picture.
 fn read(path: &Path) -> (usize, Vec<[u8; 3]>) {
     let mut reader =
@@ -42,4 +44,32 @@ fn a_red_apple_on_a_blue_background_is_just_that() {
         let [red, green, blue] = at(32, 34);
         assert!(red > 150 && red > green + 60 && red > blue + 60, "{name}: {red} {green} {blue}");
     }
+}
+
+#[test]
+fn a_judge_finds_what_prompts_name() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
+    let run = |words: &[&str]| {
+        let mut mixdq = Command::new(env!("CARGO_BIN_EXE_mixdq"));
+        mixdq.args(["evaluate", "--json", "-", "-b", "1"]).args(words);
+        for (flag, name) in [
+            ("-m", "pocket-turbo"),
+            ("-r", "pocket-turbo"),
+            ("--scorer", "pocket-scorer"),
+            ("--prompts", "pocket-turbo/prompts.txt"),
+        ] {
+            mixdq.arg(flag).arg(models.join(name));
+        }
+        mixdq.output().unwrap()
+    };
+    let done = run(&["--count", "16"]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let found: Value = serde_json::from_slice(&done.stdout).unwrap();
+    for contender in found["contenders"].as_array().unwrap() {
+        let right = 16.0 * contender["concepts"].as_f64().unwrap();
+        assert!(right.fract() == 0.0 && right > 8.0, "{right} of 16");
+    }
+    let done = run(&["--count", "1", "-W", "32"]);
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(!done.status.success() && said.contains("64x64 pixels, not 32x64"), "{said}");
 }

@@ -35,6 +35,7 @@ mod error;
 pub mod lora;
 pub mod nn;
 mod params;
+pub mod scorer;
 pub mod single_file;
 pub mod tiny_vae;
 pub mod unet;

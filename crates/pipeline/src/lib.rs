@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod calibrate;
+pub mod concepts;
 mod decode;
 mod denoise;
 mod equalize;

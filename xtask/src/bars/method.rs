@@ -48,8 +48,8 @@ type Mixed = (&'static str, [&'static str; 2], Option<&'static str>);
 const JUDGED: Mixed = ("mixed-w4a8", ["w4a8", "decoupled"], Some("mixed-w8a8"));
 
 /// Reads `naive`, `first`, `split`, `best` (static, with ranges that cut off outliers) and `dynamic` (SSIM), `ratio` (of the
-/// first token to all others), `lost_w8a8` and `lost_w4a8` (the share of pictures by which R-precision is less than the original's
-/// with mixed formats) and `ssim` and `sqnr` (how much more mixed formats of 4 bits have than uniform ones).
+/// first token to all others), `lost_w8a8` and `lost_w4a8` (by how much concept accuracy is less than the original's with mixed
+/// formats) and `ssim` and `sqnr` (how much more mixed formats of 4 bits have than uniform ones).
 pub(super) fn readings(options: &Options) -> Result<Readings> {
     let folder = options.models.join("method");
     fs::create_dir_all(&folder)?;
@@ -58,6 +58,7 @@ pub(super) fn readings(options: &Options) -> Result<Readings> {
     let bench = Bench {
         binary: build(&["--release"])?,
         clip: words(&root().join("models/pocket-clip")),
+        scorer: words(&root().join("models/pocket-scorer")),
         prompts: words(&model.join("prompts.txt")),
         model: words(&model),
         folder,
@@ -69,6 +70,7 @@ struct Bench {
     binary: PathBuf,
     model: String,
     clip: String,
+    scorer: String,
     prompts: String,
     folder: PathBuf,
 }
@@ -157,8 +159,10 @@ impl Bench {
     fn evaluate(&self, packed: &str, beside: &str) -> Result<Value> {
         let models = ["evaluate", "-m", packed, "-r", &self.model, "--beside", beside];
         let prompts = ["--prompts", &self.prompts, "--skip", USED, "--count", DRAWN];
-        let others = ["-b", "1", "--clip", &self.clip, "--json", "-", "-t", "2"];
-        let found = read(&mut program(&self.binary, &[&models[..], &prompts, &others].concat()))?;
+        let judges = ["--clip", &self.clip, "--scorer", &self.scorer];
+        let others = ["-b", "1", "--json", "-", "-t", "2"];
+        let words = [&models[..], &prompts, &judges, &others].concat();
+        let found = read(&mut program(&self.binary, &words))?;
         serde_json::from_str(&found).context("evaluate writes JSON")
     }
 }
@@ -189,13 +193,14 @@ fn table(found: &Value, ratio: f64) -> Result<Readings> {
         let name = name.rsplit('/').next().unwrap_or(name);
         let [ssim, psnr, sqnr] = ["ssim", "psnr", "sqnr"].map(|s| number(&contender["mean"][s]));
         let (fit, mb) = (number(&contender["fit"]), number(&contender["bytes"]) / 1e6);
-        let first = number(&contender["r_precision"]);
+        let [first, concepts] = ["r_precision", "concepts"].map(|s| number(&contender[s]));
         let scores = if contender["mean"].is_null() {
             "the original".to_owned()
         } else {
             format!("SSIM {ssim:.4}, PSNR {psnr:.2} dB, latents {sqnr:.2} dB")
         };
-        say(&format!("  {name:<16} {scores}, CLIP {fit:.2}, R-precision {first:.3}, {mb:.2} MB"));
+        let judged = format!("CLIP {fit:.2}, R-precision {first:.3}, concepts {concepts:.3}");
+        say(&format!("  {name:<16} {scores}, {judged}, {mb:.2} MB"));
     }
     let read = |wanted: &str, path: &str| {
         let named = |name: &str| name.rsplit('/').next() == Some(wanted);
@@ -203,7 +208,7 @@ fn table(found: &Value, ratio: f64) -> Result<Readings> {
         found.and_then(|contender| contender.pointer(path)).map_or(f64::NAN, number)
     };
     let ssim = |wanted| read(wanted, "/mean/ssim");
-    let lost = |wanted| read("f32", "/r_precision") - read(wanted, "/r_precision");
+    let lost = |wanted| read("f32", "/concepts") - read(wanted, "/concepts");
     let gained = |path| read("mixed-w4a8", path) - read("uniform w4a8", path);
     let mut readings = Readings::default();
     readings.set("lost_w8a8", lost("mixed-w8a8"));

@@ -45,6 +45,11 @@ pub(crate) struct Evaluate {
     #[arg(long, value_name = "DIR")]
     pub(crate) clip: Option<PathBuf>,
 
+    /// A scorer that says how many pictures show all objects that their prompts name (concept accuracy), such as
+    /// models/pocket-scorer for the bundled model
+    #[arg(long, value_name = "DIR")]
+    pub(crate) scorer: Option<PathBuf>,
+
     /// The folder in which `quantize --target` kept what it measured, for the report
     #[arg(long, value_name = "DIR", requires = "html")]
     pub(crate) work: Option<PathBuf>,

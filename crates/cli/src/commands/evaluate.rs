@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
+use pipeline::concepts::Scorer;
 use pipeline::similarity::Judge;
 use pipeline::{Model, Plan, Request, TextToImage};
 use quant::calibration::Calibration;
@@ -51,11 +52,22 @@ pub(crate) fn run(args: &args::Evaluate) -> Result<()> {
     let ranges = args.ranges.as_deref();
     let ranges = ranges.map(|path| calibrate::of_model(path, &reference)).transpose()?;
     let mut judge = args.clip.as_deref().map(|clip| Judge::open(&cpu, clip)).transpose()?;
+    let mut scorer = args.scorer.as_deref().map(|path| Scorer::open(&cpu, path)).transpose()?;
+    if let Some(scorer) = &scorer {
+        let plan = Plan::float(Precision::F32);
+        let settings = TextToImage::new(&cpu, &model, &plan).settings(&request)?;
+        scorer.check([settings.width, settings.height], &request.prompts)?;
+    }
     let mut findings = models.compare(&request, (&cpu, &CANCEL))?;
     if let Some(judge) = &mut judge {
         let prompts = Prompts::read(judge, &request.prompts)?;
         for contender in &mut findings.contenders {
             contender.judge(judge, &prompts)?;
+        }
+    }
+    if let Some(scorer) = &mut scorer {
+        for contender in &mut findings.contenders {
+            contender.recognize(scorer, &request)?;
         }
     }
     if let Some(json) = &json {
@@ -177,11 +189,11 @@ impl Findings {
     fn table(&self) -> Result<String> {
         let mut out = String::new();
         let (name, ssim, worst, psnr) = ("model", "SSIM", "worst", "PSNR");
-        let (fit, precision) = ("CLIP", "R-prec.");
+        let (fit, precision, concepts) = ("CLIP", "R-prec.", "concepts");
         let (sqnr, mb, peak, seconds) = ("latents", "file MB", "peak MB", "s/picture");
         writeln!(
             out,
-            "{name:<28}{ssim:>8}{worst:>8}{psnr:>8}{sqnr:>9}{fit:>8}{precision:>9}{mb:>10}{peak:>9}{seconds:>11}"
+            "{name:<28}{ssim:>8}{worst:>8}{psnr:>8}{sqnr:>9}{fit:>8}{precision:>9}{concepts:>10}{mb:>10}{peak:>9}{seconds:>11}"
         )?;
         for contender in &self.contenders {
             let Contender { name, bytes, planned_peak, seconds, .. } = contender;
@@ -194,12 +206,12 @@ impl Findings {
                 },
             );
             let fit = contender.fit.map_or("-".to_owned(), |fit| format!("{fit:.2}"));
-            let precision = contender.r_precision;
-            let precision = precision.map_or("-".to_owned(), |share| format!("{share:.3}"));
+            let share = |share: Option<f64>| share.map_or("-".to_owned(), |s| format!("{s:.3}"));
+            let (precision, concepts) = (share(contender.r_precision), share(contender.concepts));
             let name = short(name);
             writeln!(
                 out,
-                "{name:<28}{scores}{fit:>8}{precision:>9}{mb:>10.1}{peak:>9.1}{seconds:>11.3}"
+                "{name:<28}{scores}{fit:>8}{precision:>9}{concepts:>10}{mb:>10.1}{peak:>9.1}{seconds:>11.3}"
             )?;
         }
         Ok(out)

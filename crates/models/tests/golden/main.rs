@@ -11,10 +11,14 @@ mod network;
 
 use expected::Expected;
 use models::clip::{ClipConfig, ClipModel, TextConfig, TextModel, normalized, similarity};
+use models::scorer::{self, Scorer};
 use models::unet::{self, UNet};
 use models::{Params, tiny_vae, vae};
 use network::{Network, component, config};
 use tensor::Graph;
+
+/// The bundled one, seen from the small pipelines.
+const SCORER: &str = "../../models/pocket-scorer";
 
 const PIPELINES: [&str; 5] =
     ["tiny-sdxl-turbo", "tiny-sd-turbo", "tiny-sd15", "tiny-lcm", "tiny-nomid"];
@@ -122,6 +126,18 @@ fn autoencoders_equal_diffusers() {
         network.compare_outputs(&expected);
         network.compare_modules(&expected, "vae.");
     }
+}
+
+#[test]
+fn scorer_equals_pytorch() {
+    let expected = Expected::open("scorer");
+    let (params, config) = (component(SCORER, "").unwrap(), config(SCORER, ""));
+    let scorer = Scorer::load(&params, &scorer::Config::read(&config).unwrap()).unwrap();
+    let graph = Graph::new();
+    let seen = scorer.forward(scorer.input(&graph, 1));
+    let recording = graph.finish(&[("first", seen.first), ("second", seen.second)]).unwrap();
+    let network = Network::new(&recording).input("pixels", &expected.get("pixels").values);
+    network.compare_outputs(&expected);
 }
 
 #[test]

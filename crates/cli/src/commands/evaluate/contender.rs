@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use pipeline::concepts::Scorer;
 use pipeline::memory::Layer;
 use pipeline::similarity::{Fit, Judge};
 use pipeline::{Drawn, Model, Picture, Plan, Request, TextToImage, Watch, pack};
@@ -33,6 +34,8 @@ pub(crate) struct Contender {
     pub(crate) fit: Option<f64>,
     /// The share of pictures that the CLIP finds nearer to their own prompt than to all others.
     pub(crate) r_precision: Option<f64>,
+    /// Concept accuracy: the share of pictures in which the scorer finds all objects that their prompts name.
+    pub(crate) concepts: Option<f64>,
     pub(crate) pictures: Vec<Scored>,
     /// Stored bits of each layer's weights, in the order in which a picture needs them.
     pub(crate) bits: Vec<LayerBits>,
@@ -124,6 +127,7 @@ impl Contender {
             worst: None,
             fit: None,
             r_precision: None,
+            concepts: None,
             pictures: Vec::new(),
             bits: bits.collect(),
             drawn: Vec::with_capacity(request.total()),
@@ -149,6 +153,21 @@ impl Contender {
             seen.map(|(picture, own)| Ok((judge.picture(picture)?, own))).collect::<Result<_>>()?;
         let Fit { similarity, r_precision } = Fit::new(&seen, &prompts.embeddings);
         (self.fit, self.r_precision) = (Some(100.0 * similarity), r_precision);
+        Ok(())
+    }
+
+    /// Have a scorer say in how many pictures the objects of their prompts are.
+    pub(crate) fn recognize(
+        &mut self,
+        scorer: &mut Scorer<'_, Cpu>,
+        request: &Request,
+    ) -> Result<()> {
+        let mut right = 0_usize;
+        for (index, picture) in self.drawn.iter().enumerate() {
+            let prompt = &request.prompts[index / request.pictures];
+            right += usize::from(scorer.is_right(picture, prompt)?);
+        }
+        self.concepts = Some(right as f64 / self.drawn.len() as f64);
         Ok(())
     }
 
