@@ -10,13 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import StableDiffusionXLPipeline
+from safetensors.torch import save_file
 from transformers import CLIPImageProcessor, CLIPTokenizer
 
+import balance
 import checkpoint
 import clip
 import model
 import prompts
 import scenes
+import scorer
 import settings
 import tokenizer as words
 import vae
@@ -47,8 +50,11 @@ def pipeline(s):
 def main():
     s = settings.read(__doc__, to=(Path, settings.ROOT / "models"))
     found, run = pipeline(s)
-    turbo, pair = s.to / "pocket-turbo", s.to / "pocket-clip"
-    for folder in (turbo, pair):
+    said = sentences(s)
+    found.set_progress_bar_config(disable=True)
+    balance.balance(found, list(said))
+    turbo, pair, judge = folders = [s.to / name for name in ("pocket-turbo", "pocket-clip", "pocket-scorer")]
+    for folder in folders:
         for path in folder.glob("*"):
             if path.is_dir():
                 shutil.rmtree(path)
@@ -70,23 +76,39 @@ def main():
     side = {"height": s.picture, "width": s.picture}
     CLIPImageProcessor(do_resize=True, size=side, do_center_crop=False, crop_size=side, image_mean=[clip.MEAN] * 3,
                        image_std=[clip.DEVIATION] * 3).save_pretrained(pair)
-    (turbo / "prompts.txt").write_text("\n".join(sentences(s)) + "\n")
+    (turbo / "prompts.txt").write_text("\n".join(said) + "\n")
+    write_judge(s, judge, said)
     cards = settings.HERE / "cards"
     shutil.copy(cards / "NOTICE", s.to / "NOTICE")
-    for folder in (turbo, pair):
+    for folder in folders:
         shutil.copy(cards / f"{folder.name}.md", folder / "README.md")
     sizes = {path.relative_to(s.to): path.stat().st_size for path in s.to.rglob("*") if path.is_file()}
-    assert max(sizes.values()) < 16e6 and sum(sizes.values()) < 48e6, sizes
+    generator = sum(size for path, size in sizes.items() if path.parts[0] != judge.name)
+    assert max(sizes.values()) < 16e6 and generator < 48e6, sizes
     print(json.dumps({str(path): size for path, size in sorted(sizes.items())}, indent=1))
     print(f"{sum(sizes.values()) / 1e6:.1f} MB, UNet after {run.step} steps, {run.samples} samples")
 
 
+def write_judge(s, folder, said):
+    """The scorer, with the objects of each sentence that pictures are made of."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [about["names"][0] for about in scenes.World(s).concepts]
+    save_file(scorer.folded(scorer.load(s, len(names))), folder / "model.safetensors", metadata={"format": "pt"})
+    config = {"model_type": "scorer", "image_size": s.picture, "channels": s.scorer.channels,
+              "hidden_size": s.scorer.hidden, "objects": names}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    wanted = {text: [names[concept] for concept in objects] for text, objects in said.items()}
+    (folder / "prompts.json").write_text(json.dumps(wanted, indent=1) + "\n")
+
+
 def sentences(s):
-    """Prompts of held-out combinations, for measuring and evaluating quantized models."""
+    """Prompts of held-out combinations, for measuring and evaluating quantized models, and their objects."""
     world, rng = scenes.World(s), np.random.default_rng(12)
-    found = (world.scene(i, held_out=True) for i in range(200_000, 200_000 + 2 * PROMPTS))
-    said = dict.fromkeys(prompts.sentence(world, scene, rng, leave_open=0).text for scene in found)
-    return list(said)[:PROMPTS]
+    found = {}
+    for index in range(200_000, 200_000 + 2 * PROMPTS):
+        scene = world.scene(index, held_out=True)
+        found.setdefault(prompts.sentence(world, scene, rng, leave_open=0).text, scene.objects)
+    return dict(list(found.items())[:PROMPTS])
 
 
 def merges(s):
