@@ -24,6 +24,9 @@ use denoiser::{Denoised, Denoiser};
 use encoders::Encoders;
 use network::Network;
 
+/// Bytes that the weights of a whole plan may take to stay in memory for the next one.
+const COMPARED: usize = 4 << 30;
+
 /// A model with pictures that it drew, ready to be changed in one layer.
 pub struct Probe<'a, 'w, D: Device> {
     encoders: Encoders<'a, 'w, D>,
@@ -260,9 +263,14 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
     /// Draw all pictures by other plans for all components. Their weights are never in memory together with real ones.
     fn by(&mut self, plan: &dyn Fn(&str) -> tensor::Plan) -> Result<Effect, Error> {
         self.keep_for(plan);
-        let texts = self.encoders.by(plan)?;
+        let networks =
+            self.encoders.networks().chain([&self.denoiser.network, &self.decoder.network]);
+        let may_stay = networks.map(Network::kept_bytes).sum::<usize>() <= COMPARED;
+        let texts = self.encoders.by(plan, may_stay)?;
         let denoised = self.denoiser.by(&plan("unet"), &texts, Look::Picture)?;
-        self.denoiser.network.rest();
+        if !may_stay {
+            self.denoiser.network.release();
+        }
         let latents = denoised.iter().map(|picture| &picture.latents);
         let decoded = self.decoder.by(&plan("vae"), latents)?;
         Ok(self.effect(&denoised, Some(&decoded)))

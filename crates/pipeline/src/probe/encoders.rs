@@ -109,12 +109,19 @@ impl<'a, 'w, D: Device> Encoders<'a, 'w, D> {
         Ok(self.joined(&views))
     }
 
-    /// The embeddings of all texts where each encoder has a plan of its own.
-    pub(super) fn by(&mut self, plan: &dyn Fn(&str) -> Plan) -> Result<Texts, Error> {
+    /// The embeddings of all texts where each encoder has a plan of its own, whose weights may stay. Where not, one of them is in
+    /// memory at a time.
+    pub(super) fn by(
+        &mut self,
+        plan: &dyn Fn(&str) -> Plan,
+        may_stay: bool,
+    ) -> Result<Texts, Error> {
         let views = self.all.iter_mut().map(|encoder| {
             let mut session = encoder.network.whole(&plan(encoder.network.component()))?;
             let view = encoder.read(&mut session, false);
-            encoder.network.rest();
+            if !may_stay {
+                encoder.network.release();
+            }
             view
         });
         let views: Vec<_> = views.collect::<Result<_, Error>>()?;

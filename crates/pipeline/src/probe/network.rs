@@ -16,9 +16,6 @@ use crate::{Error, Event};
 /// such networks take, and pictures of many pixels need the room.
 const BESIDE: usize = 1 << 30;
 
-/// The same while plans are compared: each one's weights are made by long work, and the next one needs most of them.
-const COMPARED: usize = 3 << 30;
-
 /// A recorded network, and the calls by which it is judged.
 pub(super) struct Network<'a, 'w, D: Device> {
     device: &'a D,
@@ -159,11 +156,14 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
 
     /// Let go of weights that are too many to stay while another network is at work.
     pub(super) fn rest(&mut self) {
-        let most = if Arc::ptr_eq(&self.stays, &self.whole) { BESIDE } else { COMPARED };
-        let bytes = self.stays.slots.iter().map(|slot| self.device.resident_bytes(slot));
-        if bytes.sum::<usize>() > most {
+        if self.kept_bytes() > BESIDE {
             self.release();
         }
+    }
+
+    /// Bytes of the weights that stay, once they are there.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.stays.slots.iter().map(|slot| self.device.resident_bytes(slot)).sum()
     }
 
     /// From now on, keep the weights that a plan of the whole network needs. Those of the plan before go, but for the ones
