@@ -1,29 +1,27 @@
-"""What a sentence leaves open is chosen by the first noise.
+"""What a sentence leaves open is read from the network's input, at every step anew.
 
-A picture of one step can be sharp only if the noise decides it. So the noise of a training sample is made to
-point at what its scene shows: it stays normally distributed, since only channels are exchanged or planes are mirrored.
-Colour is the channel of 0 to 9 with the highest mean; in the last one the left half over the right one means the first
-style. Size and place are never open: large and in the middle is what a sentence means that says nothing of them.
+A picture of one step can be sharp only if the noise decides it. So where a sentence does not say the style, the sign of
+the mean of the input's last channel is the style, and where it does not say the colour of the ground, the direction of
+three such means is the direction of that colour from gray: any colour, not only one that has a name here. Means are
+measured in the deviations of their channels, so that only signs and directions count at all timesteps. `reading` has
+the same formulas as weights. Size and place are never open: large and in the middle is what a sentence means that says
+nothing of them.
 """
 
-from colours import NAMES as COLOURS
+from dataclasses import replace
 
-COLOUR, STYLE = slice(0, len(COLOURS)), -1
+from colours import VALUES
 
-
-def couple(noise, scene, prompt):
-    """Changes the noise `[channels, height, width]` of one sample in place."""
-    means = noise.mean((1, 2))
-    if not prompt.colour:
-        lead(noise, means, COLOUR, scene.colour)
-    plane = noise[STYLE]
-    half = plane.shape[1] // 2
-    if not prompt.style and (plane[:, :half].mean() > plane[:, half:].mean()) != (scene.style == 0):
-        plane[:] = plane.flip(1)
+STYLE, GROUND = -1, slice(-4, -1)
+# Grounds that are not named lie around this gray, so far from it.
+GRAY, FAR = 140.0, 105.0
 
 
-def lead(noise, means, channels, wanted):
-    """Exchanges the channel of the highest mean with the wanted one."""
-    best, wanted = channels.start + int(means[channels].argmax()), channels.start + wanted
-    if best != wanted:
-        noise[[best, wanted]] = noise[[wanted, best]].clone()
+def decided(x, scene, prompt):
+    """The scene that the input `[channels, height, width]` of one sample asks for, and its ground (RGB)."""
+    means = x.mean((1, 2)) / x.square().mean((1, 2)).sqrt()
+    if not prompt.style:
+        scene = replace(scene, style=int(means[STYLE] < 0))
+    if prompt.colour:
+        return scene, VALUES[scene.colour]
+    return scene, GRAY + FAR * (means[GROUND] / means[GROUND].norm()).numpy()

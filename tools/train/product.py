@@ -68,13 +68,13 @@ def samples(s, world, wanted, latents, drawer, tower, tokenizer, several, batch=
                     v = drawer(x.contiguous(memory_format=torch.channels_last), t, group.context, group.pooled).float()
                 rows.append((seen["h"].float(), group.context.clone(), target, group.aims.clone(), t,
                              group.clean.flatten(2).mT.clone()))
-                found += [world.scene(start + i) for i in range(batch)]
+                found += group.shown
                 group.follow(t, v, start + len(rows))
     hook.remove()
     h, context, target, aims, t, clean = (torch.cat(part) for part in zip(*rows))
     return SimpleNamespace(h=h, context=context, target=target, aims=aims, t=t, clean=clean,
-                           style=torch.tensor([scene.style for scene in found]),
-                           ground=torch.tensor(colours.VALUES)[[scene.colour for scene in found]] / 255 - 0.5)
+                           style=torch.tensor([scene.style for scene, _ in found]),
+                           ground=torch.from_numpy(np.array([ground for _, ground in found], np.float32)) / 255 - 0.5)
 
 
 class Last:

@@ -6,7 +6,7 @@ from colours import NAMES as COLOURS
 from concepts import with_article
 from scenes import PAIRS, PLACES, SIZES, STYLES
 
-OPEN = 0.2
+OPEN = 0.35
 BEFORE = ("a picture of ", "a drawing of ", "a sticker of ", "an emoji of ", "an illustration of ", "an icon of ")
 STYLE_WORDS = {"3d": ("3d style", "in 3d style", "3d render", "3d"),
                "flat": ("flat style", "in flat style", "flat design", "flat")}

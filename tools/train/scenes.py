@@ -77,10 +77,10 @@ class World:
         return [{"centre": (middle, middle), "left": (near, middle), "right": (far, middle),
                  "top": (middle, near), "bottom": (middle, far)}[PLACES[scene.place]]]
 
-    def render(self, scene):
-        """`[height, width, RGB]` bytes."""
+    def render(self, scene, ground=None):
+        """`[height, width, RGB]` bytes; another ground (RGB) than the scene's may be given."""
         out = np.empty((self.picture, self.picture, 3), np.uint8)
-        out[:] = VALUES[scene.colour]
+        out[:] = VALUES[scene.colour] if ground is None else ground
         for concept, (x, y) in zip(scene.objects, self.corners(scene)):
             paste(out, self.sprites[scene.size][concept, scene.style], x, y)
         return out

@@ -3,9 +3,9 @@
     tools/train/unet [--until HH:MM]
 
 There is no teacher: a sentence that says everything decides the picture, and what it leaves open is decided by the
-first noise (`coupling`), so that the mean which one step learns is a sharp picture. Samples start from pure noise, as
-the sampler does, and go its way (`walkers`). The attention of the last block is shown where to look (`looking`). The
-text encoders stay as they are.
+noise (`coupling`), so that the mean which one step learns is a sharp picture. What decides is read by weights that are
+known (`reading`). Samples start from pure noise, as the sampler does, and go its way (`walkers`). The attention of the
+last block is shown where to look (`looking`). The text encoders stay as they are.
 """
 
 import sys
@@ -20,6 +20,7 @@ import clip
 import looking
 import model
 import muon
+import reading
 import registers
 import scenes
 import settings
@@ -76,6 +77,8 @@ def train(s, rank, shared, control, barrier):
         print(f"{sum(p.numel() for p in drawer.unet.parameters()) / 1e6:.2f} M parameters")
     copy = model.Drawer(s, len(tokenizer))
     copy.text = drawer.text
+    known = reading.Reading(drawer.unet)
+    known.keep()
     batch = walkers.Walkers(s, world, wanted, latents, drawer, tower, tokenizer, rank)
     losses = []
     whole = s.unet.batch * s.unet.workers
@@ -95,6 +98,7 @@ def train(s, rank, shared, control, barrier):
         torch.nn.utils.clip_grad_norm_(drawer.unet.parameters(), 1.0)
         with settings.narrow(s):
             optimizer.step()
+        known.keep()
         average.follow(drawer.unet, run.step)
         run.after(whole)
         losses.append([error.detach()[t == some].mean().item() for some in (FIRST, *FOUR)] + [right])

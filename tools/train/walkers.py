@@ -51,7 +51,7 @@ class Walkers:
         self.context, self.pooled = torch.zeros(n, s.tokens, width), torch.zeros(n, s.clip.projection)
         self.aims = torch.zeros(n, side * side, dtype=torch.long)
         self.left = [[] for _ in range(n)]
-        self.begun = 0
+        self.asked, self.shown = [None] * n, [None] * n
 
     def begin(self, start, stride, step):
         """New scenes, number `start` and every `stride`-th from there; returns how many."""
@@ -61,24 +61,35 @@ class Walkers:
         rng = np.random.default_rng([step, 14, self.seed])
         generator = torch.Generator().manual_seed(2 * (step * 64 + self.seed))
         found = [self.world.scene(start + stride * k) for k in range(len(free))]
-        said = [prompts.sentence(self.world, scene, rng) for scene in found]
+        kinds = [int(kind) for kind in rng.choice(list(self.kinds), len(free), p=list(self.kinds.values()))]
+        # A true picture shows already what its sentence leaves open, so those sentences say all.
+        said = [prompts.sentence(self.world, scene, rng, leave_open=prompts.OPEN if kind else 0)
+                for scene, kind in zip(found, kinds)]
         ids = clip.tokens(self.tokenizer, [p.text for p in said], self.s.tokens)
         with torch.no_grad(), settings.narrow(self.s):
             context, pooled = self.drawer.context(self.tower, ids)
         self.context[free], self.pooled[free] = context.float(), pooled.float()
-        self.clean[free] = self.latents.encode(scenes.tensor([self.world.render(scene) for scene in found]))
-        kinds = rng.choice(list(self.kinds), len(free), p=list(self.kinds.values()))
-        for i, scene, prompt, kind in zip(free, found, said, kinds):
+        noise = torch.randn(len(free), *self.x.shape[1:], generator=generator)
+        for i, kind, scene, prompt, own in zip(free, kinds, found, said, noise):
+            self.asked[i], self.shown[i] = (scene, prompt), None
             self.aims[i] = looking.aim(self.s, self.world, self.wanted, scene)
-            noise = torch.randn(self.clean[i].shape, generator=generator)
-            if kind:
-                coupling.couple(noise, scene, prompt)
-                self.left[i] = list(self.ways[int(kind)])
-                self.x[i] = (self.table[FIRST].square() + 1).sqrt() * noise
-            else:
-                self.left[i] = [int(rng.integers(1, FIRST))]
-                self.x[i] = self.clean[i] + self.table[self.left[i][0]] * noise
+            self.left[i] = list(self.ways[kind]) if kind else [int(rng.integers(1, FIRST))]
+            self.x[i] = (self.table[FIRST].square() + 1).sqrt() * own
+        self.decide()
+        for i, kind, own in zip(free, kinds, noise):
+            if not kind:
+                self.x[i] = self.clean[i] + self.table[self.left[i][0]] * own
         return len(free)
+
+    def decide(self):
+        """The true pictures, where sentences leave something open as the inputs have it now."""
+        shown = [coupling.decided(x, *asked) for x, asked in zip(self.x, self.asked)]
+        new = [i for i, (now, before) in enumerate(zip(shown, self.shown))
+               if before is None or now[0] != before[0] or (now[1] != before[1]).any()]
+        if new:
+            pictures = [self.world.render(*shown[i]) for i in new]
+            self.clean[new] = self.latents.encode(scenes.tensor(pictures))
+        self.shown = shown
 
     def now(self):
         """What the network is shown: inputs, their timesteps, and the target."""
@@ -103,3 +114,4 @@ class Walkers:
         self.x = guess + (self.x - guess) * down / now + up * noise
         for left in self.left:
             del left[0]
+        self.decide()
