@@ -12,6 +12,8 @@ import torch
 FAR, NEARLY = 5.0, 0.97
 # This part of the sums of squares is added to them; for directions, so many times more of those at all registers.
 RIDGE, WARY = 3e-4, 100.0
+# Columns of the second matrix become as small as this part of them is, by this factor at most.
+LEAST, MOST = 0.02, 16.0
 
 
 def shares(wanted, hidden):
@@ -64,7 +66,21 @@ def solve(layer, states, right, pairs, wanted):
         layer.mlp.fc1.weight[own[:-1]] += directions(x, missing, len(own) - 1, every)
         active = layer.mlp.activation_fn(layer.mlp.fc1(x)[:, own])
         layer.mlp.fc2.weight[:wanted.content, own] = ridge(active, missing).T
+    level(layer.mlp)
     return states + torch.cat([layer.mlp(part) for part in normal.split(256)])
+
+
+@torch.no_grad()
+def level(mlp):
+    """Makes the columns of the second matrix alike, since few bits have one step for all of a row.
+
+    Units that are far in the straight part of their curve, or off, are so much the more when they are larger.
+    """
+    columns = mlp.fc2.weight.abs().amax(0)
+    larger = (columns / columns.quantile(LEAST)).clamp(1, MOST)
+    mlp.fc2.weight /= larger
+    mlp.fc1.weight *= larger[:, None]
+    mlp.fc1.bias *= larger
 
 
 def ridge(x, y, more=None):
