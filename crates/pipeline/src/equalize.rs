@@ -69,7 +69,8 @@ fn norms(recording: &Recording) -> Vec<([Weight; 2], Vec<Weight>)> {
     nodes.iter().enumerate().filter_map(norm).collect()
 }
 
-/// The greatest magnitude of each column, over all these weights.
+/// The greatest magnitude of each column over all these weights, as a part of the greatest of its row: rows have units of their
+/// own, so that a row that is larger than others says no more of its columns.
 fn columns(weights: &[Weight]) -> Result<Vec<f32>, Error> {
     let mut most = Vec::new();
     for weight in weights {
@@ -79,7 +80,8 @@ fn columns(weights: &[Weight]) -> Result<Vec<f32>, Error> {
         let width = weight.shape().last().copied().unwrap_or(1);
         most.resize(width, 0.0_f32);
         for row in numbers.chunks_exact(width) {
-            most.iter_mut().zip(row).for_each(|(most, x)| *most = most.max(x.abs()));
+            let whole = row.iter().fold(f32::MIN_POSITIVE, |most, x| most.max(x.abs()));
+            most.iter_mut().zip(row).for_each(|(most, x)| *most = most.max(x.abs() / whole));
         }
     }
     Ok(most)
