@@ -20,7 +20,7 @@ pub(crate) use allocate::{Allocate, KindArg};
 pub(crate) use calibrate::Calibrate;
 pub(crate) use evaluate::{Evaluate, Requirement, Score};
 pub(crate) use known::{Beside, FirstTokenArg, Known};
-pub(crate) use quantize::{Quantize, Target};
+pub(crate) use quantize::{Limit, Quantize, Target};
 pub(crate) use sensitivity::Sensitivity;
 
 /// Pictures from text, in a fraction of the memory.

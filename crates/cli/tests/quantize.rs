@@ -263,6 +263,24 @@ fn what_cannot_be_had_is_said() {
     assert!(read(&folder, "x.mixdq").len() <= 1_500_000);
 }
 
+/// A budget of time is for this machine: with next to none there is nothing, with plenty everything stays real.
+#[test]
+fn pictures_may_have_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let within = |budget: &str| {
+        let more = ["-o", "x.mixdq", "--target", "w8a8", "--budget", budget, "--work", "w"];
+        with_model(&folder, "quantize", &more)
+    };
+    let said = failed(&mut within("0.001ms"), 3);
+    assert!(said.contains("in 0.001 ms") && said.contains("the least"), "{said}");
+    assert!(!folder.path().join("x.mixdq").exists());
+    let said = String::from_utf8(done(&mut within("1000s")).stderr).unwrap();
+    // Times are taken once, for the same plan after an interruption.
+    assert!(!said.contains("a picture with real numbers takes"), "{said}");
+    let plan = String::from_utf8(read(&folder, "w/plan.toml")).unwrap();
+    assert!(plan.contains("\"float\"") && !plan.contains("w4a8"), "{plan}");
+}
+
 /// What layers read, found once; scores by it in shards; and a plan by these, without measuring again.
 #[test]
 fn scores_of_calibrated_shards_are_taken() {

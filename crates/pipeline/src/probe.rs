@@ -8,6 +8,7 @@ mod decoder;
 mod denoiser;
 mod encoders;
 mod network;
+mod times;
 
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ use decoder::{Decoded, Decoder};
 use denoiser::{Denoised, Denoiser};
 use encoders::Encoders;
 use network::Network;
+pub use times::Times;
 
 /// Bytes that the weights of a whole plan may take to stay in memory for the next one.
 const COMPARED: usize = 4 << 30;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -26,9 +27,10 @@ pub(crate) struct Quantize {
     #[arg(long, value_name = "TARGET", conflicts_with_all = ["weights", "acts", "scheme", "plan"])]
     pub(crate) target: Option<Target>,
 
-    /// With --target: what the whole file may take, such as 1.2GiB, instead of its bits
-    #[arg(long, value_name = "SIZE", requires = "target")]
-    pub(crate) budget: Option<ByteSize>,
+    /// With --target: what the whole file may take, such as 1.2GiB, or how long a picture may take on this machine, such
+    /// as 800ms or 2.5s, instead of the bits of weights
+    #[arg(long, value_name = "SIZE|TIME", requires = "target")]
+    pub(crate) budget: Option<Limit>,
 
     /// With --target: measure layers' own errors, and what one format of each does to one picture's prediction, instead of
     /// what all do to all pictures: coarser, in minutes
@@ -118,6 +120,15 @@ pub(crate) struct Target {
     pub(crate) acts: u8,
 }
 
+/// What a mixed plan must keep to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Limit {
+    /// Of the whole file.
+    Size(ByteSize),
+    /// Of one picture, on this machine.
+    Time(Duration),
+}
+
 /// The scores that formats are chosen by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum MetricArg {
@@ -154,7 +165,48 @@ impl FromStr for Target {
     }
 }
 
+impl FromStr for Limit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let in_seconds = [("ms", 1e-3), ("s", 1.0)].into_iter().find_map(|(unit, seconds)| {
+            let number: f64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
+            Duration::try_from_secs_f64(number * seconds).ok()
+        });
+        match in_seconds {
+            Some(time) if !time.is_zero() => Ok(Self::Time(time)),
+            _ => text.parse().map(Self::Size).map_err(|_| {
+                format!("unknown budget {text:?}, use a size as 1.2GiB or a time as 800ms or 2.5s")
+            }),
+        }
+    }
+}
+
 /// One of a few numbers.
 fn bits(all: &'static [&'static str]) -> impl TypedValueParser<Value = u8> {
     PossibleValuesParser::new(all).try_map(|text| text.parse::<u8>())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytesize::ByteSize;
+
+    use super::Limit;
+
+    #[test]
+    fn budgets_are_sizes_or_times() {
+        for (text, limit) in [
+            ("20k", Limit::Size(ByteSize::kb(20))),
+            ("1.5GiB", Limit::Size(ByteSize::mib(1536))),
+            ("800ms", Limit::Time(Duration::from_millis(800))),
+            ("2.5s", Limit::Time(Duration::from_millis(2500))),
+        ] {
+            assert_eq!(text.parse(), Ok(limit), "{text}");
+        }
+        for text in ["", "s", "fast", "0s", "-1s", "1 fortnight"] {
+            assert!(text.parse::<Limit>().unwrap_err().contains("800ms"), "{text}");
+        }
+    }
 }

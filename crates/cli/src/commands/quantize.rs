@@ -3,6 +3,7 @@
 mod activations;
 pub(crate) mod compare;
 mod known;
+mod pace;
 mod rounding;
 pub(crate) mod search;
 mod shares;

@@ -1,6 +1,8 @@
 //! A network of real numbers that can be changed in one layer, and what there is of its calls before that layer.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use quant::metrics::Noise;
 use tensor::graph::{NodeId, Output, Part};
@@ -15,6 +17,9 @@ use crate::{Error, Event};
 /// Bytes of weights that stay in memory while another network is at work: to bring back more takes little of the time that
 /// such networks take, and pictures of many pixels need the room.
 const BESIDE: usize = 1 << 30;
+
+/// How often a call is timed.
+const RUNS: usize = 3;
 
 /// A recorded network, and the calls by which it is judged.
 pub(super) struct Network<'a, 'w, D: Device> {
@@ -250,6 +255,33 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
             session.diagnose(&self.weights, &control)?;
         }
         Ok(Some(numbers))
+    }
+
+    /// How long a call takes by a plan, and each of its layers and other operations, by name: the quickest of a few runs.
+    pub(super) fn times(
+        &mut self,
+        plan: &Plan,
+    ) -> Result<(Duration, BTreeMap<String, Duration>), Error> {
+        let mut session = self.whole(plan)?;
+        let control = Control { cancel: self.watch.cancel, progress: None };
+        let mut quickest = None;
+        for _ in 0..RUNS {
+            self.calls[0].write(&mut session)?;
+            let mut each = BTreeMap::new();
+            let start = Instant::now();
+            let mut last = start;
+            session.observe(&self.weights, &control, &mut |step| {
+                let now = Instant::now();
+                *each.entry(step.name.clone()).or_default() += now - last;
+                last = now;
+            })?;
+            let whole = last - start;
+            if quickest.as_ref().is_none_or(|(least, _)| whole < *least) {
+                quickest = Some((whole, each));
+            }
+        }
+        self.forget(&session);
+        Ok(quickest.unwrap_or_default())
     }
 
     /// How far off a layer's own result is in this format, in decibels over all calls.

@@ -13,7 +13,7 @@ use quant::sensitivity::Sensitivity;
 use super::compare::{Compared, compare};
 use super::search::{Engine, plan};
 use super::shares;
-use crate::args::{Quantize, Target};
+use crate::args::{Limit, Quantize, Target};
 use crate::commands::sensitivity::{Scope, What};
 use crate::report;
 
@@ -49,7 +49,7 @@ pub(super) fn choose(
     };
     let measured = what.measure(model, cpu, (&work.join(SCORES), cancel))?;
     let mut all = candidates((chosen, &measured), metric, target);
-    if let Some(budget) = args.budget {
+    if let Some(Limit::Size(budget)) = args.budget {
         let mut within = Vec::new();
         for candidate in all {
             if pack::bytes(model, &plan(&candidate.layers)?, cpu)? <= budget.as_u64() {

@@ -10,8 +10,8 @@ use quant::sensitivity::{FLOAT, Sensitivity};
 use tensor::{Cpu, LayerFormat, Scheme};
 
 use super::compare::{Compared, compare};
-use super::{activations, shares, work};
-use crate::args::{Beside, Quantize, Source, Target};
+use super::{activations, pace, shares, work};
+use crate::args::{Beside, Limit, Quantize, Source, Target};
 use crate::commands::calibrate;
 use crate::commands::drawing;
 use crate::commands::engine;
@@ -31,6 +31,9 @@ const RANGES: &str = "ranges.jsonl";
 
 /// Pictures that show what layers read: enough for a chart, and soon drawn.
 const RANGED: usize = 8;
+
+/// Where the work folder keeps how long layers take.
+const TIMES: &str = "times.json";
 
 /// What units add to the bits of a weight at most.
 const UNITS: f64 = 0.3;
@@ -65,7 +68,12 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
         "pictures of some layers were not compared, so --metric ssim has nothing to go by; leave \
          --fast and --time out and name an empty folder with --work"
     );
-    let candidates = candidates(args, target, &measured, (model, cpu))?;
+    let candidates = match args.budget {
+        Some(Limit::Time(time)) => {
+            pace::candidates((&what, metric), (time, &work.join(TIMES)), &measured, engine)?
+        }
+        _ => candidates(args, target, &measured, (model, cpu))?,
+    };
     let candidates = (&*candidates, shares::of(args.time, shares::COMPARING));
     let plans = compare(candidates, &measured, (&held_out, &work.join(CANDIDATES)), engine)?;
     let key = |plan: &Compared| (plan.effect.ssim.unwrap_or(0.0), plan.effect.sqnr);
@@ -81,7 +89,9 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
         key(best).1,
         best.bytes as f64 / 1e6
     ));
-    let plan = if target.acts < 16 {
+    // A time decides on activations too, with everything else.
+    let is_timed = matches!(args.budget, Some(Limit::Time(_)));
+    let plan = if target.acts < 16 && !is_timed {
         let both = (*chosen, best);
         let pictures = (&what, &held_out, &*work);
         plan(&activations::choose((args, target), both, pictures, engine)?.layers)?
@@ -161,7 +171,7 @@ fn candidates(
     (model, cpu): (&Model, &Cpu),
 ) -> Result<Vec<Formats>> {
     let (least, metric) = (formats::least_bytes(measured), args.metric.into());
-    let Some(budget) = args.budget else {
+    let Some(Limit::Size(budget)) = args.budget else {
         let weights: u64 = measured.layers().map(|(_, records)| records[0].weights).sum();
         let bytes = weights as f64 * (target.weights + UNITS) / 8.0;
         let found = formats::candidates(measured, bytes, metric);
