@@ -117,10 +117,13 @@ mod tests {
 
     #[test]
     fn pictures_stay_the_same() {
-        let pipelines = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/pipelines");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let (cpu, plan) = (Cpu::detect(2), Plan::float(Precision::F32));
-        for name in ["tiny-sdxl-turbo", "tiny-sd15"] {
-            let open = || Model::open(&pipelines.join(name), &Extras::default()).unwrap();
+        // The bundled model alone was trained, and has columns that need it.
+        let bundled = "models/pocket-turbo";
+        for name in [bundled, "testdata/pipelines/tiny-sdxl-turbo", "testdata/pipelines/tiny-sd15"]
+        {
+            let open = || Model::open(&root.join(name), &Extras::default()).unwrap();
             let (model, equal) = (open(), open().equalized(&cpu).unwrap());
             assert_eq!(model.fingerprint().unwrap(), equal.fingerprint().unwrap());
             let names = |model: &Model| {
@@ -132,7 +135,7 @@ mod tests {
                 });
                 changed.count()
             };
-            assert!(names(&model) == 0 && names(&equal) > 4, "{name}");
+            assert!(names(&model) == 0 && (names(&equal) > 4 || name != bundled), "{name}");
             let latents = |model: &Model| {
                 let prompts = vec!["a fox".to_owned()];
                 let side = Some(64);
