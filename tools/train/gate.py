@@ -17,17 +17,10 @@ The stream keeps ten numbers for this, the least used ones, and nothing else rea
 import numpy as np
 import torch
 
-import basis
-import checkpoint
-import clip
 import coupling
-import model
 import prompts
 import reading
-import registers
-import scenes
-import settings
-import tokenizer as words
+import solved
 import walkers
 
 # Samples, each of one step, and the part of them that leaves a thing open.
@@ -190,24 +183,14 @@ class Way:
             two.proj_in.weight[:, end], two.proj_in.weight[:, end + 1] = move / strength / 2, -move / strength / 2
 
 
-def main():
-    s = settings.read(__doc__, source=(str, "unet.pt"), to=(str, "gated.pt"))
-    settings.torch_up(s)
+def change(s, world, wanted, latents, drawer, tower, tokenizer):
     prompts.OPEN = OPEN
-    world, tokenizer = scenes.World(s), words.load(s)
-    wanted, tower = registers.Registers(s, world), model.text_tower(s, clip.load(s))
-    drawer = model.Drawer(s, len(tokenizer))
-    average = checkpoint.Average(drawer.unet, s.unet.ema)
-    run = checkpoint.Run(s.work / s.source, {"model": drawer.unet, "average": average})
-    average.copy_to(drawer.unet)
-    checkpoint.Run(s.work / "text.pt", {"text": drawer.text})
-    drawer.requires_grad_(False).to(memory_format=torch.channels_last)
     reading.Reading(drawer.unet).keep()
-    Way(s, wanted, drawer.unet, Samples(s, world, wanted, basis.Basis(s), drawer, tower, tokenizer)).open()
-    drawer.to(memory_format=torch.contiguous_format)
-    done = checkpoint.Run(s.work / s.to, {"model": drawer.unet, "average": checkpoint.Average(drawer.unet, s.unet.ema)})
-    done.samples = run.samples
-    done.save()
+    Way(s, wanted, drawer.unet, Samples(s, world, wanted, latents, drawer, tower, tokenizer)).open()
+
+
+def main():
+    solved.run(__doc__, "gated.pt", change)
 
 
 if __name__ == "__main__":

@@ -20,16 +20,12 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-import basis
-import checkpoint
-import clip
 import colours
 import looking
-import model
 import registers
 import scenes
 import settings
-import tokenizer as words
+import solved
 import walkers
 
 # Directions of the stream that are kept, and weakest numbers of each mask that are left out for them.
@@ -179,6 +175,11 @@ def products(data, state, on, numbers):
 
 
 @torch.no_grad()
+def change(s, world, wanted, latents, drawer, tower, tokenizer):
+    rebuild(s, wanted, drawer, samples(s, world, wanted, latents, drawer, tower, tokenizer, SEVERAL))
+
+
+@torch.no_grad()
 def rebuild(s, wanted, drawer, data):
     last = Last(drawer.unet)
     block, transformer, unet = last.block, last.transformer, drawer.unet
@@ -250,23 +251,7 @@ def report(name, data, answer, on, sure, right):
 
 
 def main():
-    s = settings.read(__doc__, source=(str, "unet.pt"), to=(str, "product.pt"))
-    settings.torch_up(s)
-    world, tokenizer = scenes.World(s), words.load(s)
-    wanted, tower = registers.Registers(s, world), model.text_tower(s, clip.load(s))
-    drawer = model.Drawer(s, len(tokenizer))
-    average = checkpoint.Average(drawer.unet, s.unet.ema)
-    run = checkpoint.Run(s.work / s.source, {"model": drawer.unet, "average": average})
-    average.copy_to(drawer.unet)
-    checkpoint.Run(s.work / "text.pt", {"text": drawer.text})
-    drawer.requires_grad_(False).to(memory_format=torch.channels_last)
-    with torch.no_grad():
-        data = samples(s, world, wanted, basis.Basis(s), drawer, tower, tokenizer, SEVERAL)
-    rebuild(s, wanted, drawer, data)
-    drawer.to(memory_format=torch.contiguous_format)
-    done = checkpoint.Run(s.work / s.to, {"model": drawer.unet, "average": checkpoint.Average(drawer.unet, s.unet.ema)})
-    done.samples = run.samples
-    done.save()
+    solved.run(__doc__, "product.pt", change)
 
 
 if __name__ == "__main__":
