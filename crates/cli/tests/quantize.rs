@@ -263,12 +263,14 @@ fn what_cannot_be_had_is_said() {
     assert!(read(&folder, "x.mixdq").len() <= 1_500_000);
 }
 
-/// A budget of time is for this machine: with next to none there is nothing, with plenty everything stays real.
+/// A budget of time is for this machine: with next to none there is nothing, with plenty all stays real in which rounding shows.
 #[test]
 fn pictures_may_have_a_time() {
     let folder = tempfile::tempdir().unwrap();
     let within = |budget: &str| {
         let more = ["-o", "x.mixdq", "--target", "w8a8", "--budget", budget, "--work", "w"];
+        // What is measured is kept in this rounding, too.
+        let more = [&more[..], &["--rounding", "nearest"]].concat();
         with_model(&folder, "quantize", &more)
     };
     let said = failed(&mut within("0.001ms"), 3);
@@ -278,7 +280,9 @@ fn pictures_may_have_a_time() {
     // Times are taken once, for the same plan after an interruption.
     assert!(!said.contains("a picture with real numbers takes"), "{said}");
     let plan = String::from_utf8(read(&folder, "w/plan.toml")).unwrap();
-    assert!(plan.contains("\"float\"") && !plan.contains("w4a8"), "{plan}");
+    // Few layers of this small model show no rounding; which of these are faster in whole numbers is the machine's to say.
+    let layers = |format: &str| plan.matches(&format!("\"{format}\"")).count();
+    assert!(layers("float") > 10 * (layers("w4a8") + layers("w8a8")), "{plan}");
 }
 
 /// What layers read, found once; scores by it in shards; and a plan by these, without measuring again.

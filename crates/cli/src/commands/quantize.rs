@@ -33,7 +33,10 @@ pub(crate) fn run(args: &Quantize) -> Result<()> {
     let path = &args.output;
     ensure!(!path.is_dir(), "{} is a folder; name a file", path.display());
     ensure!(
-        args.work.is_none() || args.known.is_static || args.is_calibrated(),
+        args.work.is_none()
+            || args.target.is_some()
+            || args.known.is_static
+            || args.is_calibrated(),
         "--work keeps what is measured; use it with --target, --static or --rounding calibrated"
     );
     ensure!(

@@ -262,6 +262,7 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
         &mut self,
         plan: &Plan,
     ) -> Result<(Duration, BTreeMap<String, Duration>), Error> {
+        self.keep_for(plan);
         let mut session = self.whole(plan)?;
         let control = Control { cancel: self.watch.cancel, progress: None };
         let mut quickest = None;
@@ -280,7 +281,6 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
                 quickest = Some((whole, each));
             }
         }
-        self.forget(&session);
         Ok(quickest.unwrap_or_default())
     }
 

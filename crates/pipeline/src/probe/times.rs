@@ -30,12 +30,12 @@ impl<D: Device> Probe<'_, '_, D> {
     ) -> Result<Times, Error> {
         let pictures = self.real.len();
         let steps = self.denoiser.times.len();
-        let layers: Vec<String> = self
-            .layers
-            .iter()
-            .filter(|layer| layer.component == component)
-            .map(|layer| layer.name.clone())
-            .collect();
+        let own = self.layers.iter().filter(|layer| layer.component == component);
+        let own: Vec<_> = own.cloned().collect();
+        if let Some(first) = own.first() {
+            self.make_room_for(first);
+        }
+        let layers: Vec<String> = own.into_iter().map(|layer| layer.name).collect();
         let mut plan = Plan::uniform(precision);
         if let Some(format) = format {
             plan.layers.extend(layers.iter().map(|name| (name.clone(), format)));
