@@ -56,6 +56,8 @@ def main():
                 weight = packed.weight("unet", f"{layer}.weight").double()
                 x = given(weight, generator)
                 tensors[f"{layer}/input"] = last(x)
+                factors = packed.factors("unet", layer)
+                x = x if factors is None else x * factors
                 bits, _ = packed.acts("unet", layer)
                 dims = (1, 2, 3) if convolution is not None else (-1,)
                 # Codes are those of single precision: a last bit may decide between two.

@@ -36,7 +36,7 @@ class Packed:
         self.path = path
         self.file = safe_open(path, "np")
         self.metadata = self.file.metadata()
-        assert self.metadata["mixdq.version"] == "1"
+        assert self.metadata["mixdq.version"] in ("1", "2")
         self.weights = json.loads(self.metadata["mixdq.weights"])
         self.plan = tomllib.loads(self.metadata["mixdq.plan"])
 
@@ -94,6 +94,11 @@ class Packed:
                                     for half in (0, 1)])
         numbers = codes[:outputs].reshape(outputs, taps, padded)[:, :, :channels]
         return torch.from_numpy(numbers.transpose(0, 2, 1).reshape(shape).copy())
+
+    def factors(self, component, layer):
+        """What the inputs of a layer are multiplied by."""
+        name = f"{layer}.pre_quant_scale"
+        return self.weight(component, name) if name in self.weights[component] else None
 
     def codes(self, numbers, full, lanes, depth):
         """`[lanes, depth]` whole numbers."""
@@ -167,8 +172,12 @@ def build(packed, component):
     state = {name: tensor.reshape(model.state_dict()[name].shape) for name, tensor in state.items()}
     model.load_state_dict(state, assign=True)
     for name, layer in model.named_modules():
+        if not isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d)):
+            continue
+        if (factors := packed.factors(component, name)) is not None:
+            layer.register_forward_pre_hook(lambda _, args, factors=factors: (args[0] * factors, *args[1:]))
         bits, parts = packed.acts(component, name)
-        if bits == 16 or not isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d)):
+        if bits == 16:
             continue
         dims = (1, 2, 3) if isinstance(layer, torch.nn.Conv2d) else (-1,)
         axis = 1 if isinstance(layer, torch.nn.Conv2d) else -1

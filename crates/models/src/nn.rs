@@ -12,7 +12,7 @@ pub use attention::Attention;
 pub(crate) use attention::AttentionConfig;
 pub use conv::{Conv2d, Window};
 pub use feed_forward::FeedForward;
-pub use linear::{Bias, Linear};
+pub use linear::{Bias, FACTORS, Linear};
 pub use norm::{GroupNorm, LayerNorm};
 pub use resample::{Downsample, Upsample};
 pub use resnet::{Resnet, ResnetConfig};

@@ -3,7 +3,7 @@
 //! `norm(x; γ, β) Wᵀ = norm(x; γ e, β e) (W / e)ᵀ` for any `e` (Nagel et al. 2019; Xiao et al. 2022). With powers of two both
 //! sides are equal to the bit. A row of whole numbers has one unit for all its columns, and a few that are forty times as large as
 //! the others leave these nothing. Trained text encoders have such columns, so they are treated so. It makes some inputs as much larger
-//! than others, which is for activations of 16 bits; and in the UNet it was found to change nothing.
+//! than others, which is for activations of 16 bits; and behind norms of the UNet it was found to change nothing.
 
 use std::sync::Arc;
 
@@ -71,7 +71,7 @@ fn norms(recording: &Recording) -> Vec<([Weight; 2], Vec<Weight>)> {
 
 /// The greatest magnitude of each column over all these weights, as a part of the greatest of its row: rows have units of their
 /// own, so that a row that is larger than others says no more of its columns.
-fn columns(weights: &[Weight]) -> Result<Vec<f32>, Error> {
+pub(crate) fn columns(weights: &[Weight]) -> Result<Vec<f32>, Error> {
     let mut most = Vec::new();
     for weight in weights {
         let view = weight.view()?;
@@ -88,7 +88,7 @@ fn columns(weights: &[Weight]) -> Result<Vec<f32>, Error> {
 }
 
 /// The power of two nearest to what each column is of their geometric mean.
-fn factors(columns: &[f32]) -> Vec<f32> {
+pub(crate) fn factors(columns: &[f32]) -> Vec<f32> {
     let logs = columns.iter().map(|most| most.log2()).filter(|log| log.is_finite());
     let (sum, count) = logs.fold((0.0, 0), |(sum, count), log| (sum + log, count + 1));
     let mean = sum / count.max(1) as f32;

@@ -46,6 +46,8 @@ pub(crate) struct FirstTokens<'a, D: Device> {
 struct Reader {
     /// The name of its result among what the program of the prompt hands over.
     result: String,
+    /// What its inputs are multiplied by, if by anything.
+    factors: Option<Weight>,
     weight: Weight,
 }
 
@@ -149,14 +151,19 @@ fn multiple(known: &[f32], found: &[f32]) -> Option<f32> {
     (apart <= NEAR * NEAR * dot(found, found)).then_some(factor as f32)
 }
 
-/// The layers of a recording that read texts as they are.
+/// The layers of a recording that read texts as they are, or smoothed.
 fn readers(recording: &Recording) -> Vec<Reader> {
     let nodes = recording.nodes().iter().enumerate();
     let of = nodes.filter_map(|(i, node)| {
-        let weight = node.weight()?;
-        let read = &recording.node(*node.inputs.first()?).kind;
-        let reads_texts = matches!(read, Kind::Input { name } if name == Condition::TEXTS);
-        reads_texts.then(|| Reader { result: recording.id(i).to_string(), weight: weight.clone() })
+        let weight = node.weight()?.clone();
+        let mut read = recording.node(*node.inputs.first()?);
+        let mut factors = None;
+        if let Kind::ScaleChannels { factors: own } = &read.kind {
+            factors = Some(own.clone());
+            read = recording.node(*read.inputs.first()?);
+        }
+        let reads_texts = matches!(&read.kind, Kind::Input { name } if name == Condition::TEXTS);
+        reads_texts.then(|| Reader { result: recording.id(i).to_string(), factors, weight })
     });
     of.collect()
 }
@@ -171,7 +178,9 @@ fn compute<D: Device>(
     let control = Control { cancel: watch.cancel, progress: None };
     let result = |reader: &Reader| {
         let graph = Graph::new();
-        let row = graph.input("embedding", [1, embedding.len()]).linear(&reader.weight, None);
+        let row = graph.input("embedding", [1, embedding.len()]);
+        let row = reader.factors.as_ref().map_or(row, |factors| row.scale_channels(factors));
+        let row = row.linear(&reader.weight, None);
         let recording = graph.finish(&[("result", row)]).map_err(|e| Error::Engine(e.into()))?;
         let plan = Plan::uniform(Precision::F32);
         let mut session = Session::new(device, &recording, &plan)?;

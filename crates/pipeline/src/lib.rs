@@ -23,6 +23,7 @@ mod request;
 pub mod sampler;
 pub mod schedule;
 pub mod similarity;
+mod smooth;
 mod stage;
 mod text;
 mod text_to_image;

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use models::lora::{Lora, Part};
+use models::nn::FACTORS;
 use serde_json::Value;
 use tensor::file::packed::PackedFile;
 use tensor::file::{Checkpoint, SafeTensors};
@@ -174,7 +175,9 @@ impl Model {
         const TENSORS: usize = 8;
         let mut sum = crc32fast::Hasher::new();
         for component in self.components() {
-            let names: Vec<&str> = component.weights.names().collect();
+            // What was put beside the weights since is not theirs.
+            let names = component.weights.names().filter(|name| !name.ends_with(FACTORS));
+            let names: Vec<&str> = names.collect();
             for name in names.iter().step_by(names.len().div_ceil(TENSORS).max(1)) {
                 sum.update(name.as_bytes());
                 sum.update(component.weights.unscaled(name)?.bytes());

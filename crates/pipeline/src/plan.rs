@@ -202,6 +202,11 @@ impl Plan {
         self.components.get(UNET).map_or(FirstToken::AsOthers, |formats| formats.first_token)
     }
 
+    /// Whether ranges of activations are known before.
+    pub fn has_ranges(&self) -> bool {
+        self.components.values().any(|formats| !formats.ranges.is_empty())
+    }
+
     /// The same with another precision of real numbers.
     pub fn with_precision(self, precision: Precision) -> Self {
         Self { precision, ..self }

@@ -4,6 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
+use models::Params;
+use models::nn::{Bias, Linear};
 use pipeline::model::Extras;
 use pipeline::{Model, Plan, pack};
 use tensor::file::{Checkpoint, TensorView};
@@ -21,6 +23,7 @@ fn root() -> PathBuf {
 /// The bundled model, packed in one scheme.
 fn packed(scheme: Scheme, cpu: &Cpu, folder: &Path) -> Model {
     let model = Model::open(&root().join("models/pocket-turbo"), &Extras::default()).unwrap();
+    let model = model.smoothed(cpu).unwrap();
     let plan = Plan::uniform(scheme, Precision::F32);
     let bytes = pack::pack(&model, &plan, cpu, (Vec::new(), &Control::default())).unwrap();
     let path = folder.join(format!("{scheme}.mixdq"));
@@ -40,7 +43,11 @@ fn output(model: &Model, layer: &str, input: &TensorView, cpu: &Cpu) -> Vec<f32>
             x.conv2d(&weight, None, stride, Padding::all(1))
         }
         [_, _, ..] if shape.len() == 4 => x.conv2d(&weight, None, 1, Padding::all(0)),
-        _ => x.linear(&weight, None),
+        _ => {
+            let params = Params::new(&model.unet.weights).at(layer);
+            let layer = Linear::load(&params, [shape[0], shape[1]], Bias::None).unwrap();
+            layer.forward(x)
+        }
     };
     let recording = graph.finish(&[("y", y)]).unwrap();
     let plan = model.packed.as_ref().unwrap().plan.clone().with_precision(Precision::F32);

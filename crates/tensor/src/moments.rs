@@ -9,6 +9,7 @@
 //! convolution read the same pixels, shifted, and share one `H`.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use kernels::moments::{BLOCK, SUMS, SecondMoments, place};
 
@@ -25,12 +26,14 @@ pub struct Moments {
     skipped: usize,
     channels: usize,
     sums: Sums,
+    /// What the channels were multiplied by after they were seen.
+    factors: Option<Arc<[f32]>>,
 }
 
 /// `[blocks, SUMS]`.
 #[derive(Clone, Debug)]
 enum Sums {
-    Growing(Vec<f32>),
+    Growing(Arc<Vec<f32>>),
     /// As they lie in a file. Those of a large model would fill much of its memory.
     Stored(TensorView),
 }
@@ -41,7 +44,8 @@ impl Moments {
         Self {
             skipped: 0,
             channels,
-            sums: Sums::Growing(vec![0.0; channels.div_ceil(BLOCK) * SUMS]),
+            sums: Sums::Growing(vec![0.0; channels.div_ceil(BLOCK) * SUMS].into()),
+            factors: None,
         }
     }
 
@@ -49,7 +53,8 @@ impl Moments {
     pub fn from_sums(channels: usize, sums: TensorView) -> Option<Self> {
         let is_aligned = bytemuck::try_cast_slice::<u8, f32>(sums.bytes()).is_ok();
         let fits = sums.dtype == Dtype::F32 && sums.count() == channels.div_ceil(BLOCK) * SUMS;
-        (fits && is_aligned).then_some(Self { skipped: 0, channels, sums: Sums::Stored(sums) })
+        let sums = Sums::Stored(sums);
+        (fits && is_aligned).then_some(Self { skipped: 0, channels, sums, factors: None })
     }
 
     /// Channels of a row.
@@ -69,14 +74,26 @@ impl Moments {
     pub fn add(&mut self, rows: &[f32], cpu: &Cpu) {
         self.grow();
         let Sums::Growing(sums) = &mut self.sums else { unreachable!("they grow now") };
+        let sums = Arc::make_mut(sums);
         SecondMoments { rows, channels: self.channels, sums }.run(cpu.kernels());
     }
 
     /// Takes them out of the file that they lie in.
     pub fn grow(&mut self) {
         if let Sums::Stored(_) = self.sums {
-            self.sums = Sums::Growing(self.sums().to_vec());
+            self.sums = Sums::Growing(self.sums().to_vec().into());
         }
+    }
+
+    /// Those of the same rows where each channel is multiplied by its factor. The sums are shared.
+    ///
+    /// # Panics
+    ///
+    /// If there are more or fewer factors than channels.
+    #[must_use]
+    pub fn scaled(&self, factors: &Arc<[f32]>) -> Self {
+        assert_eq!(factors.len(), self.channels, "there is a factor for each channel");
+        Self { factors: Some(Arc::clone(factors)), ..self.clone() }
     }
 
     /// Those of some channels.
@@ -84,8 +101,9 @@ impl Moments {
         let blocks = channels.start / BLOCK..channels.end.div_ceil(BLOCK);
         let sums = self.sums()[blocks.start * SUMS..blocks.end * SUMS].to_vec();
         self.drop_pages();
+        let factors = self.factors.as_ref().map(|all| all[channels.clone()].into());
         let (skipped, channels) = (channels.start % BLOCK, channels.len());
-        Self { skipped, channels, sums: Sums::Growing(sums) }
+        Self { skipped, channels, sums: Sums::Growing(sums.into()), factors }
     }
 
     /// What follows for weights, block by block.
@@ -97,9 +115,13 @@ impl Moments {
             let sums = &all[block * SUMS..][..SUMS];
             let channels =
                 if block == 0 { self.skipped } else { 0 }..BLOCK.min(end - block * BLOCK);
+            let first = (block * BLOCK + channels.start) - self.skipped;
+            let factor =
+                |i: usize| self.factors.as_ref().map_or(1.0, |all| f64::from(all[first + i]));
             let h = |i: usize, j: usize| {
+                let factor = factor(i) * factor(j);
                 let (i, j) = (channels.start + i, channels.start + j);
-                f64::from(sums[place(i.min(j), i.max(j))])
+                factor * f64::from(sums[place(i.min(j), i.max(j))])
             };
             shares[0] = Shares::new(channels.len(), &h);
         });
@@ -117,7 +139,7 @@ impl Moments {
 
 impl PartialEq for Moments {
     fn eq(&self, other: &Self) -> bool {
-        let what = |of: &Self| (of.skipped, of.channels);
+        let what = |of: &Self| (of.skipped, of.channels, of.factors.clone());
         what(self) == what(other) && self.sums() == other.sums()
     }
 }
@@ -216,6 +238,28 @@ mod tests {
         let mut one = Moments::new(3);
         one.add(&[1.0, 0.0, 2.0, 1.0, 0.0, -2.0], &cpu);
         assert!(one.shares(cpu.kernels())[0].rows.iter().all(|share| *share == 0.0));
+    }
+
+    #[test]
+    fn factors_are_as_if_the_rows_had_them() {
+        let cpu = Cpu::detect(1);
+        let factors: Vec<f32> = (0..300).map(|i| [0.25, 2.0, 1.0][i % 3]).collect();
+        let rows: Vec<f32> = (0..2 * 300).map(|i| ((i * 7 % 11) as f32) - 5.0).collect();
+        let scaled: Vec<f32> =
+            rows.iter().zip(factors.iter().cycle()).map(|(x, f)| x * f).collect();
+        let of = |rows: &[f32]| {
+            let mut all = Moments::new(300);
+            all.add(rows, &cpu);
+            all
+        };
+        let shares = |of: &Moments| {
+            let blocks = of.shares(cpu.kernels()).into_iter();
+            blocks.map(|block| (block.order, block.rows)).collect::<Vec<_>>()
+        };
+        let (after, before) = (of(&rows).scaled(&factors.into()), of(&scaled));
+        assert_eq!(shares(&after), shares(&before));
+        assert_eq!(shares(&after.part(&(270..300))), shares(&before.part(&(270..300))));
+        assert_ne!(shares(&after), shares(&of(&rows)));
     }
 
     #[test]

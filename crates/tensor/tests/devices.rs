@@ -93,7 +93,8 @@ fn text(g: &Graph) -> Value<'_> {
 
 fn moves(g: &Graph) -> Value<'_> {
     let x = g.input("x", [1, 4, 4, 10]);
-    let y = x.channels(2, 6).upsample(8, 6).activate(Activation::Relu);
+    let factors = weight("l.pre_quant_scale", &[10], 0.7);
+    let y = x.scale_channels(&factors).channels(2, 6).upsample(8, 6).activate(Activation::Relu);
     (y * y).scale(2.0).offset(-0.5).concat_channels(y.activate(Activation::Tanh)).geglu()
 }
 

@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use pipeline::model::Model;
 use pipeline::{FirstToken, Known, Plan};
 use tensor::{Control, Precision};
 
@@ -46,11 +45,16 @@ pub(crate) fn run(args: &Quantize) -> Result<()> {
     let cpu = engine::cpu(args.threads)?;
     let model = engine::original(&args.source, &cpu)?;
     ctrlc::set_handler(|| CANCEL.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
+    let given = args.plan.as_ref().map(|path| engine::plan_of(path, &model)).transpose()?;
     let model = rounding::calibrated(args, model, (&cpu, &CANCEL))?;
-    let plan = match args.target {
-        Some(target) => search::run(args, target, (&model, &cpu, &CANCEL))?,
-        None if args.known.is_static => known::plan(args, (&model, &cpu, &CANCEL))?,
-        None => plan(args, &model)?,
+    // Ranges that are known are those of texts as they are.
+    let is_static = args.known.is_static || given.as_ref().is_some_and(Plan::has_ranges);
+    let model = if is_static { model } else { model.smoothed(&cpu)? };
+    let plan = match (args.target, given) {
+        (Some(target), _) => search::run(args, target, (&model, &cpu, &CANCEL))?,
+        (None, Some(given)) => given,
+        (None, None) if args.known.is_static => known::plan(args, (&model, &cpu, &CANCEL))?,
+        (None, None) => uniform(args)?,
     };
     let file = output::temporary(path)?;
     let progress = Progress::new(Details::None);
@@ -79,11 +83,8 @@ fn work(args: &Quantize) -> Result<PathBuf> {
     Ok(work)
 }
 
-/// The plan in the file that was named, or one scheme for the UNet and one for the rest.
-fn plan(args: &Quantize, model: &Model) -> Result<Plan> {
-    if let Some(path) = &args.plan {
-        return engine::plan_of(path, model);
-    }
+/// One scheme for the UNet and one for the rest.
+fn uniform(args: &Quantize) -> Result<Plan> {
     if let Some(scheme) = args.scheme {
         ensure!(
             !scheme.is_static(),

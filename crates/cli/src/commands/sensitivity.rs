@@ -43,6 +43,7 @@ pub(crate) fn run(args: &args::Sensitivity) -> Result<()> {
         let found = moments::of_model(path, &model)?;
         model = model.with_moments(found);
     }
+    let model = model.smoothed(&cpu)?;
     let what = What {
         request: drawing::pictures(&args.pictures, 0)?,
         formats: args.formats.clone(),

@@ -355,6 +355,10 @@ impl Run<'_> {
                 let table = self.weight(table);
                 all(0).enumerate().map(|(i, a)| a + f64::from(table[i % period])).collect()
             }
+            SimpleKind::ScaleChannels { factors } => {
+                let factors = self.weight(factors);
+                all(0).enumerate().map(|(i, a)| a * f64::from(factors[i % factors.len()])).collect()
+            }
             SimpleKind::Geglu { channels } => gate(&all(0).collect::<Vec<_>>(), channels),
             SimpleKind::Concat { widths: [a, b] } => {
                 let right = self.numbers(op.inputs[1]);

@@ -259,10 +259,27 @@ impl Checkpoint {
         Ok(self)
     }
 
+    /// The same with one more tensor, of these numbers `[count]`.
+    #[must_use]
+    pub fn with_vector(mut self, name: &str, numbers: &[f32]) -> Self {
+        let entry = Entry::of_view(&TensorView::from_f32(&[numbers.len()], numbers));
+        Arc::make_mut(&mut self.entries).insert(name.to_owned(), entry);
+        self
+    }
+
     /// The same, knowing what its layers read: weights that become whole numbers are then rounded for that.
     #[must_use]
     pub fn with_moments(self, moments: BTreeMap<String, Arc<Moments>>) -> Self {
         Self { moments: Arc::new(moments), ..self }
+    }
+
+    /// The same, where a layer reads its inputs multiplied by these factors: what is known of them is scaled.
+    #[must_use]
+    pub fn with_scaled_moments(mut self, layer: &str, factors: &Arc<[f32]>) -> Self {
+        if let Some(of_layer) = Arc::make_mut(&mut self.moments).get_mut(layer) {
+            *of_layer = Arc::new(of_layer.scaled(factors));
+        }
+        self
     }
 
     /// What a layer reads, where that is known.

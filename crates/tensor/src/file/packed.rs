@@ -17,8 +17,9 @@ use super::Dtype;
 use crate::packed::{Form, Kind, Numbers, Part};
 use crate::scheme::WeightBits;
 
-/// The version of the format that this library writes, and the newest that it reads.
-pub const VERSION: u32 = 1;
+/// The version of the format that this library writes, and the newest that it reads. Layers of the first had no factors for their
+/// inputs, which its readers would not miss.
+pub const VERSION: u32 = 2;
 
 /// Panels start at a multiple of this many bytes of the file, so that they can be mapped and read directly.
 const PAGE: usize = 4096;

@@ -100,6 +100,11 @@ pub enum Kind {
     },
     /// Product of two values of one shape.
     Mul,
+    /// `x [batch, …, channels] · factors [channels]`.
+    ScaleChannels {
+        /// `[channels]`.
+        factors: Weight,
+    },
     /// Product with a constant.
     Scale(f32),
     /// Sum with a constant.
@@ -328,6 +333,7 @@ impl Kind {
             Self::AddShift => "add_shift",
             Self::AddTable { .. } => "add_table",
             Self::Mul => "mul",
+            Self::ScaleChannels { .. } => "scale_channels",
             Self::Scale(_) => "scale",
             Self::Offset(_) => "offset",
             Self::ConcatChannels => "concat_channels",

@@ -139,6 +139,16 @@ impl<'g> Value<'g> {
         self.record(Kind::Scale(factor), self.shape())
     }
 
+    /// Product of each channel with its own factor, of `[channels]`.
+    #[track_caller]
+    pub fn scale_channels(self, factors: &Weight) -> Self {
+        let x = self.shape();
+        if factors.shape() != [x.channels()] {
+            self.graph.fail("scale_channels", &[&x, factors.shape()]);
+        }
+        self.record(Kind::ScaleChannels { factors: factors.clone() }, x)
+    }
+
     /// Sum with a constant.
     #[track_caller]
     pub fn offset(self, summand: f32) -> Self {

@@ -314,6 +314,9 @@ impl<'a> Compiler<'a> {
         match &node.kind {
             Kind::Add => SimpleKind::Add,
             Kind::Mul => SimpleKind::Mul,
+            Kind::ScaleChannels { factors } => {
+                SimpleKind::ScaleChannels { factors: self.slot(factors, Packing::Vector) }
+            }
             Kind::Scale(factor) => SimpleKind::Affine { scale: *factor, offset: 0.0 },
             Kind::Offset(summand) => SimpleKind::Affine { scale: 1.0, offset: *summand },
             Kind::AddShift => SimpleKind::AddShift { rows: shape.rows() / shape.batch(), channels },

@@ -256,6 +256,11 @@ pub enum SimpleKind {
         /// Channels.
         channels: usize,
     },
+    /// `[rows, channels] · [channels]`.
+    ScaleChannels {
+        /// The latter.
+        factors: SlotId,
+    },
     /// `[batch, period] + [period]`, the latter the head of a table of rows.
     AddTable {
         /// The table.

@@ -89,7 +89,7 @@ fn evenly(sizes: &[usize], room: usize) -> Vec<bool> {
 impl Op {
     /// The weights that it reads.
     pub fn weights(&self) -> Vec<SlotId> {
-        use super::SimpleKind::{AddTable, Embed, Repeat};
+        use super::SimpleKind::{AddTable, Embed, Repeat, ScaleChannels};
         match self {
             Self::Matmul(m) => [Some(m.weight), m.bias].into_iter().flatten().collect(),
             Self::GroupNorm(n) => vec![n.gamma, n.beta],
@@ -97,6 +97,7 @@ impl Op {
             Self::Simple(s) => match s.kind {
                 AddTable { table, .. } | Embed { table } => vec![table],
                 Repeat { row } => vec![row],
+                ScaleChannels { factors } => vec![factors],
                 _ => Vec::new(),
             },
             _ => Vec::new(),

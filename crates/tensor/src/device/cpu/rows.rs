@@ -49,6 +49,12 @@ impl Run<'_> {
                 let extent = Extent { rows: x.len() / period, columns: period, stride: period };
                 self.combine(Operation::Add, (x, &row, extent.rows), extent, out);
             }
+            SimpleKind::ScaleChannels { factors } => {
+                let row = self.weights.vector(self.program.slot(factors));
+                let columns = row.len();
+                let extent = Extent { rows: x.len() / columns, columns, stride: columns };
+                self.combine(Operation::Mul, (x, row, extent.rows), extent, out);
+            }
             SimpleKind::Geglu { channels } => {
                 let extent =
                     Extent { rows: out.len() / channels, columns: channels, stride: 2 * channels };

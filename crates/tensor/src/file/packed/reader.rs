@@ -47,9 +47,9 @@ impl PackedFile {
         let version: u32 = note(key::VERSION)?
             .parse()
             .map_err(|_| fault("its version is not a number; pack the model again".into()))?;
-        if version != VERSION {
+        if !(1..=VERSION).contains(&version) {
             return Err(fault(format!(
-                "it has version {version} of the format and this program reads version {VERSION}; \
+                "it has version {version} of the format and this program reads versions 1 to {VERSION}; \
                  use a program of its age, or pack the model again"
             )));
         }
