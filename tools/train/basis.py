@@ -10,6 +10,7 @@ to the square root of d: between the weight that pixels give it and that of whit
 import numpy as np
 import torch
 
+import device
 import scenes
 import settings
 
@@ -24,7 +25,7 @@ class Basis:
 
     def __init__(self, s):
         with np.load(s.work / "basis.npz") as arrays:
-            self.mean, self.there, self.back = (torch.from_numpy(arrays[k]) for k in ("mean", "there", "back"))
+            self.mean, self.there, self.back = (device.array(arrays[k]) for k in ("mean", "there", "back"))
 
     def encode(self, pictures):
         n, channels, height, width = pictures.shape

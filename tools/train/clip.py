@@ -10,6 +10,7 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 import checkpoint
+import device
 import prompts
 import scenes
 import settings
@@ -43,7 +44,8 @@ def load(s):
 
 
 def tokens(tokenizer, texts, length):
-    return tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
+    ids = tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
+    return device.here(ids)
 
 
 def draw(world, indices, rng, held_out=False):

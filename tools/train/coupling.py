@@ -24,4 +24,4 @@ def decided(x, scene, prompt):
         scene = replace(scene, style=int(means[STYLE] < 0))
     if prompt.colour:
         return scene, VALUES[scene.colour]
-    return scene, GRAY + FAR * (means[GROUND] / means[GROUND].norm()).numpy()
+    return scene, GRAY + FAR * (means[GROUND] / means[GROUND].norm()).cpu().numpy()

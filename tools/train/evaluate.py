@@ -13,6 +13,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 import colours
+import device
 import prompts
 import scenes
 import scorer
@@ -23,8 +24,11 @@ BARS = {("object", 4): 0.90, ("object", 1): 0.85, ("background", 4): 0.95, ("bac
         ("both of two", 4): 0.70, ("both of two", 1): 0.70}
 
 
+DECIBELS = "PSNR to the true picture"
+
+
 def load(path):
-    found = StableDiffusionXLPipeline.from_pretrained(path, torch_dtype=torch.float32)
+    found = StableDiffusionXLPipeline.from_pretrained(path, torch_dtype=torch.float32).to(torch.get_default_device())
     found.set_progress_bar_config(disable=True)
     return found
 
@@ -33,7 +37,7 @@ def draw(pipeline, texts, seeds, steps):
     """Pictures as bytes `[n, height, width, 3]`."""
     found = []
     for i in range(0, len(texts), BATCH):
-        generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds[i:i + BATCH]]
+        generators = [device.generator(int(seed)) for seed in seeds[i:i + BATCH]]
         out = pipeline(list(texts[i:i + BATCH]), num_inference_steps=steps, guidance_scale=0.0,
                        generator=generators, output_type="np").images
         found.append((out * 255).round().astype(np.uint8))
@@ -48,7 +52,7 @@ def ground(picture):
 
 def judged(judge, pictures):
     found = [judge(scenes.tensor(pictures[i:i + 128])) for i in range(0, len(pictures), 128)]
-    return {name: torch.cat([f[name] for f in found]).argmax(-1).numpy() for name in found[0]}
+    return {name: torch.cat([f[name] for f in found]).argmax(-1).cpu().numpy() for name in found[0]}
 
 
 def measure(s, world, judge, pipeline, steps):
@@ -68,8 +72,15 @@ def measure(s, world, judge, pipeline, steps):
             rows["background of two"] = grounds.mean()
         else:
             rows |= {"object": hits["first"].mean(), "background": grounds.mean(), "style": hits["style"].mean(),
-                     "place": hits["place"].mean(), "size": hits["size"].mean()}
+                     "place": hits["place"].mean(), "size": hits["size"].mean(),
+                     DECIBELS: decibels(pictures, [world.render(scene) for scene in found])}
     return rows
+
+
+def decibels(pictures, true):
+    """The mean over all pictures."""
+    apart = (pictures.astype(np.float32) - np.stack(true)) / 255
+    return -10 * np.log10(np.square(apart).mean((1, 2, 3))).mean()
 
 
 def seeds(world, pipeline, steps, count=64):
@@ -98,7 +109,8 @@ def main():
     print("|---|" + "---:|" * (len(several) + 1))
     for name in rows[several[0]]:
         bar = " / ".join(f"{BARS[name, n]:.0%}" for n in several if (name, n) in BARS) or "–"
-        print(f"| {name} | " + " | ".join(f"{rows[n][name]:.1%}" for n in several) + f" | {bar} |")
+        form = "{:.1f} dB" if name == DECIBELS else "{:.1%}"
+        print(f"| {name} | " + " | ".join(form.format(rows[n][name]) for n in several) + f" | {bar} |")
     ratios = {n: seeds(world, pipeline, n) for n in several}
     print("| difference of two seeds, bare over full prompt | "
           + " | ".join(f"{a:.1f} / {b:.1f} = {a / b:.1f}" for a, b in ratios.values()) + " | 5 |")

@@ -16,6 +16,7 @@ from transformers import CLIPImageProcessor, CLIPTokenizer
 import balance
 import checkpoint
 import clip
+import grid
 import model
 import prompts
 import scenes
@@ -53,6 +54,7 @@ def main():
     said = sentences(s)
     found.set_progress_bar_config(disable=True)
     balance.balance(found, list(said))
+    grid.place_solved(found.text_encoder, s.text.taught)
     turbo, pair, judge = folders = [s.to / name for name in ("pocket-turbo", "pocket-clip", "pocket-scorer")]
     for folder in folders:
         for path in folder.glob("*"):

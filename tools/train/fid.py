@@ -39,7 +39,7 @@ def inception(s):
             files.extract(WEIGHTS, folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        return torch.jit.load(path, map_location="cpu").eval()
+        return torch.jit.load(path, map_location=torch.get_default_device()).eval()
 
 
 @torch.inference_mode()

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 import coupling
+import device
 import prompts
 import reading
 import solved
@@ -48,7 +49,7 @@ class Samples:
         self.open = torch.tensor([[not prompt.style, not prompt.colour] for _, prompt in asked])
         self.says_all = ~self.open.any(1)
         style = torch.tensor([1.0 - 2 * scene.style for scene in scenes_shown])
-        ground = (torch.from_numpy(np.array(grounds, np.float32)) - coupling.GRAY) / coupling.FAR
+        ground = (device.array(np.array(grounds, np.float32)) - coupling.GRAY) / coupling.FAR
         self.code = torch.cat([style[:, None], ground], 1)
         # Each number of the code with what it belongs to.
         self.kind = [0] + [1] * reading.GROUND

@@ -6,13 +6,16 @@ from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 import clip
+import device
 
 NOISE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
          "prediction_type": "v_prediction", "timestep_spacing": "trailing", "steps_offset": 1}
 
 
 def scheduler():
-    return EulerAncestralDiscreteScheduler(**NOISE)
+    # It counts with NumPy, which sees the processor's memory alone.
+    with torch.device("cpu"):
+        return EulerAncestralDiscreteScheduler(**NOISE)
 
 
 def build_unet(s):
@@ -74,8 +77,8 @@ def draw(drawer, tower, ids, steps, seeds):
     sampler = scheduler()
     sampler.set_timesteps(steps)
     side, channels = drawer.unet.config.sample_size, drawer.unet.config.in_channels
-    generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-    x = torch.cat([torch.randn(1, channels, side, side, generator=g) for g in generators]) * sampler.init_noise_sigma
+    generators = [device.generator(int(seed)) for seed in seeds]
+    x = torch.cat([device.normal(1, channels, side, side, by=g) for g in generators]) * sampler.init_noise_sigma
     context, pooled = drawer.context(tower, ids)
     for time in sampler.timesteps:
         v = drawer(sampler.scale_model_input(x, time), time, context, pooled)

@@ -1,4 +1,4 @@
-"""The optimizer of the UNet: Muon for matrices and kernels, Adam for everything else.
+"""The optimizer of the UNet and of the autoencoder: Muon for matrices and kernels, Adam for everything else.
 
 Muon makes the momentum of a matrix orthogonal, so that what few samples teach moves the weights as far as what all of
 them teach. Workers share out the matrices and hand each other the results.
@@ -25,9 +25,9 @@ def orthogonal(matrices):
 
 
 class Muon(torch.optim.Optimizer):
-    """`exchange(parts)` takes a list of one's own tensors or `None`, and fills the others in from other workers."""
+    """The optimizer of one of a team of workers."""
 
-    def __init__(self, module, ends, rate, rank=0, workers=1, exchange=None, momentum=0.95, betas=(0.9, 0.98)):
+    def __init__(self, module, ends, rate, team, momentum=0.95, betas=(0.9, 0.98)):
         """`ends`: names of the modules at the ends of the network, which are Adam's."""
         groups, others = {}, []
         for name, p in module.named_parameters():
@@ -37,8 +37,7 @@ class Muon(torch.optim.Optimizer):
                 groups.setdefault((len(p), p[0].numel()), []).append(p)
         groups = [{"params": found, "matrices": True} for _, found in sorted(groups.items())]
         super().__init__([*groups, {"params": others, "matrices": False}], {"lr": rate})
-        self.rank, self.workers, self.exchange = rank, workers, exchange
-        self.momentum, self.betas = momentum, betas
+        self.team, self.momentum, self.betas = team, momentum, betas
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -52,7 +51,7 @@ class Muon(torch.optim.Optimizer):
                 kept = self.state[p].setdefault("momentum", torch.zeros_like(p))
                 kept.lerp_(p.grad, 1 - self.momentum)
                 looks.append(p.grad.lerp(kept, self.momentum))
-            mine = [i % self.workers == self.rank for i in range(len(whose), len(whose) + len(looks))]
+            mine = [i % self.team.size == self.team.rank for i in range(len(whose), len(whose) + len(looks))]
             found = iter(())
             if any(mine):
                 several = torch.stack([look.flatten(1) for look, is_mine in zip(looks, mine) if is_mine])
@@ -60,8 +59,8 @@ class Muon(torch.optim.Optimizer):
             for p, is_mine in zip(group["params"], mine):
                 own.append(next(found).reshape(p.shape) if is_mine else None)
                 whose.append((p, group["lr"]))
-        if self.workers > 1:
-            own = self.exchange(own, [p for p, _ in whose])
+        if self.team.size > 1:
+            own = self.team.exchange(own, [p for p, _ in whose])
         for (p, rate), update in zip(whose, own):
             p.add_(update, alpha=-rate * SIZE * max(len(p), p[0].numel()) ** 0.5)
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 import colours
+import device
 import looking
 import registers
 import scenes
@@ -70,7 +71,7 @@ def samples(s, world, wanted, latents, drawer, tower, tokenizer, several, batch=
     h, context, target, aims, t, clean = (torch.cat(part) for part in zip(*rows))
     return SimpleNamespace(h=h, context=context, target=target, aims=aims, t=t, clean=clean,
                            style=torch.tensor([scene.style for scene, _ in found]),
-                           ground=torch.from_numpy(np.array([ground for _, ground in found], np.float32)) / 255 - 0.5)
+                           ground=device.array(np.array([ground for _, ground in found], np.float32)) / 255 - 0.5)
 
 
 class Last:
@@ -141,7 +142,7 @@ def carry(s, wanted, last, state, on, others, constant, energy, numbers):
     plain = deviation[:len(numbers)]
     plain.clamp_(min=0.35 * plain.mean())
     deviation[len(numbers):] /= SAID
-    turned = torch.linalg.qr(torch.randn(len(rows), len(rows), generator=torch.Generator().manual_seed(1)))[0]
+    turned = torch.linalg.qr(device.normal(len(rows), len(rows), by=device.generator(1)))[0]
     out = GAIN * others[:, :len(rows)] @ turned
     for linear in (attention.to_v, attention.to_out[0]):
         linear.weight.zero_()

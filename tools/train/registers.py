@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 import basis
+import device
 import scenes
 
 # The position of the first register. A sentence with more tokens than this would run into them.
@@ -73,7 +74,7 @@ class Registers:
                      (scene.place, prompt.place and one), (scene.place, not one)]
             rows.append(np.concatenate([np.eye(count)[value if is_known else count - 1]
                                         for count, (value, is_known) in zip(self.answers, known)]))
-        return FLAG * torch.from_numpy(np.stack(rows)).float()
+        return FLAG * device.array(np.stack(rows)).float()
 
 
 def drawn(s, world, sides):

@@ -4,7 +4,8 @@
 
 `data` and `basis` make the same files again and come first. The vocabulary is the exported one: `tokenizer` would
 learn another one wherever the sentences have changed since. Optimizers start anew, and what `text` would need to go on
-is not exported. Checkpoints that exist are left alone.
+is not exported. Checkpoints that exist are left alone. A decoder that is smaller than the settings have it is put into
+one of their size (`growth`).
 """
 
 import shutil
@@ -17,6 +18,7 @@ from transformers import CLIPModel, CLIPTextModel
 
 import checkpoint
 import clip
+import growth
 import model
 import scenes
 import scorer
@@ -41,8 +43,9 @@ def main():
     turbo = s.source / "pocket-turbo"
     shutil.copytree(turbo / "tokenizer", s.work / "tokenizer", dirs_exist_ok=True)
     size = len(words.load(s))
-    coder = vae.build(s)
-    coder.load_state_dict(AutoencoderTiny.from_pretrained(turbo / "vae", dtype=torch.float32).state_dict())
+    coder, exported = vae.build(s), AutoencoderTiny.from_pretrained(turbo / "vae", dtype=torch.float32)
+    coder.encoder.load_state_dict(exported.encoder.state_dict())
+    growth.grow(coder.decoder, exported.decoder)
     put(s, "vae", {"model": coder, "average": checkpoint.Average(coder, 0.995)})
     towers = clip.build(s, size)
     towers.load_state_dict(CLIPModel.from_pretrained(s.source / "pocket-clip", dtype=torch.float32).state_dict())

@@ -96,7 +96,7 @@ def paste(out, sprite, x, y):
 
 def tensor(pictures):
     """Bytes `[n, height, width, 3]` → numbers from −1 to 1, `[n, 3, height, width]`."""
-    import torch
+    import device
 
-    planes = torch.from_numpy(np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2)))
+    planes = device.array(np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2)))
     return planes.float() / 127.5 - 1

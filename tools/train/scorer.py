@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import checkpoint
+import device
 import scenes
 import settings
 
@@ -93,10 +94,10 @@ def worsened(pictures, generator):
     """Half of the pictures with some blur, noise and change of brightness."""
     n = len(pictures)
     soft = nn.functional.avg_pool2d(nn.functional.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    share = torch.rand(n, 1, 1, 1, generator=generator) * (torch.rand(n, 1, 1, 1, generator=generator) < 0.5)
+    share = device.uniform(n, 1, 1, 1, by=generator) * (device.uniform(n, 1, 1, 1, by=generator) < 0.5)
     out = pictures + share * (soft - pictures)
-    strength = 0.1 * torch.rand(n, 1, 1, 1, generator=generator)
-    return out + strength * torch.randn(out.shape, generator=generator)
+    strength = 0.1 * device.uniform(n, 1, 1, 1, by=generator)
+    return out + strength * device.normal(*out.shape, by=generator)
 
 
 def load(s, concepts):
@@ -131,7 +132,7 @@ def main():
     run = checkpoint.Run(s.work / "scorer.pt", {"model": model}, optimizer)
     run.stop_politely()
     while (done := checkpoint.part_done(run, s.scorer.samples, s.until)) < 1 and checkpoint.until(s.until) > 0:
-        generator = torch.Generator().manual_seed(run.step)
+        generator = device.generator(run.step)
         found = [world.scene(run.samples + i) for i in range(s.scorer.batch)]
         pictures = worsened(scenes.tensor([world.render(scene) for scene in found]), generator)
         rate = checkpoint.schedule(optimizer, s.scorer.rate, done, run.step)

@@ -33,11 +33,11 @@ def space(fields):
 
 
 def torch_up(settings):
-    """PyTorch with the settings' number of threads."""
+    """PyTorch with the settings' number of threads and their device."""
     import torch
 
     torch.set_num_threads(settings.threads)
-    return torch.device(settings.device)
+    torch.set_default_device(settings.device)
 
 
 def narrow(settings):

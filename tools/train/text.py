@@ -15,6 +15,7 @@ import torch
 
 import checkpoint
 import clip
+import device
 import experts
 import model
 import prompts
@@ -90,7 +91,7 @@ def main():
         rng = np.random.default_rng([run.step, 10])
         found, said = drawn(world, rng, s.text.batch)
         some = np.sort(rng.choice(wanted.count, AT_ONCE, replace=False)) if done < LAST else np.arange(wanted.count)
-        places = torch.cat([torch.arange(registers.FIRST), registers.FIRST + torch.from_numpy(some)])
+        places = torch.cat([torch.arange(registers.FIRST), registers.FIRST + device.array(some)])
         ids = clip.tokens(tokenizer, [p.text for p in said], s.tokens)[:, :len(places)]
         rate = checkpoint.schedule(optimizer, s.text.rate, done, run.step, warm=50)
         with settings.narrow(s):

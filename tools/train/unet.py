@@ -8,8 +8,6 @@ known (`reading`). Samples start from pure noise, as the sampler does, and go it
 last block is shown where to look (`looking`). The text encoders stay as they are.
 """
 
-import sys
-
 import numpy as np
 import torch
 from PIL import Image
@@ -24,6 +22,7 @@ import reading
 import registers
 import scenes
 import settings
+import team
 import tokenizer as words
 import walkers
 
@@ -50,15 +49,13 @@ def preview(s, drawer, tower, tokenizer, latents, path):
         drawn = model.draw(drawer, tower, ids, steps, range(len(PREVIEW)))
         pictures = list(latents.decode(drawn).clamp(-1, 1))
         rows += [torch.cat(pictures[i:i + 8], -1) for i in range(0, len(pictures), 8)]
-    whole = ((torch.cat(rows, -2).permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8).numpy()
+    whole = ((torch.cat(rows, -2).permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
     Image.fromarray(whole).resize((whole.shape[1] * 2, whole.shape[0] * 2), 0).save(path)
 
 
-def train(s, rank, shared, control, barrier):
+def train(s, own):
     """One worker: the same network in each, its own part of every batch, the mean of all gradients."""
-    torch.set_num_threads(1 if s.unet.workers > 1 else s.threads)
-    # Attention that knows where to look has gradients so small that processors are slow with them.
-    torch.set_flush_denormal(True)
+    team.torch_up(s, own.size)
     world, tokenizer = scenes.World(s), words.load(s)
     latents, wanted = basis.Basis(s), registers.Registers(s, world)
     tower = model.text_tower(s, clip.load(s))
@@ -68,23 +65,22 @@ def train(s, rank, shared, control, barrier):
     drawer.text.requires_grad_(False)
     drawer.unet.to(memory_format=torch.channels_last)
     watched = looking.watch(drawer.unet, wanted)
-    optimizer = muon.Muon(drawer.unet, ENDS, s.unet.rate, rank, s.unet.workers,
-                          lambda own, all_of_them: exchanged(own, all_of_them, rank, shared, barrier))
+    optimizer = muon.Muon(drawer.unet, ENDS, s.unet.rate, own)
     average = checkpoint.Average(drawer.unet, s.unet.ema)
-    run = checkpoint.Run(s.work / "unet.pt", {"model": drawer.unet, "average": average}, optimizer, keeps=rank == 0)
-    if rank == 0:
+    run = checkpoint.Run(s.work / "unet.pt", {"model": drawer.unet, "average": average}, optimizer, keeps=own.is_first())
+    if own.is_first():
         run.stop_politely()
         print(f"{sum(p.numel() for p in drawer.unet.parameters()) / 1e6:.2f} M parameters")
     copy = model.Drawer(s, len(tokenizer))
     copy.text = drawer.text
     known = reading.Reading(drawer.unet)
     known.keep()
-    batch = walkers.Walkers(s, world, wanted, latents, drawer, tower, tokenizer, rank)
+    batch = walkers.Walkers(s, world, wanted, latents, drawer, tower, tokenizer, own.rank)
     losses = []
     whole = s.unet.batch * s.unet.workers
-    while (done := agreed(s, run, rank, control, barrier)) < 1:
+    while (done := own.part_done(run, s.unet.samples, s.until)) < 1:
         # A walker of several steps is a sample at each, so there are numbers enough.
-        batch.begin(run.samples + rank, s.unet.workers, run.step)
+        batch.begin(run.samples + own.rank, s.unet.workers, run.step)
         x, t, target = batch.now()
         rate = checkpoint.schedule(optimizer, s.unet.rate, done, run.step, warm=50)
         with settings.narrow(s):
@@ -94,7 +90,7 @@ def train(s, rank, shared, control, barrier):
         optimizer.zero_grad()
         (error.mean() + LOOK * astray).backward()
         batch.follow(t, v.detach(), run.step)
-        share(drawer, rank, shared, barrier)
+        own.share(drawer)
         torch.nn.utils.clip_grad_norm_(drawer.unet.parameters(), 1.0)
         with settings.narrow(s):
             optimizer.step()
@@ -102,70 +98,23 @@ def train(s, rank, shared, control, barrier):
         average.follow(drawer.unet, run.step)
         run.after(whole)
         losses.append([error.detach()[t == some].mean().item() for some in (FIRST, *FOUR)] + [right])
-        if rank == 0 and run.step % 50 == 0:
+        if own.is_first() and run.step % 50 == 0:
             *errors, right = np.nanmean(losses, 0)
             losses.clear()
             print(f"step {run.step} samples {run.samples} {run.seconds:.0f} s ({run.samples / run.seconds:.1f}/s) "
                   f"errors {' '.join(f'{e:.4f}' for e in errors)} looks right {right:.1%} rate {rate:.5f}")
-        if rank == 0 and run.step % 500 == 0:
+        if own.is_first() and run.step % 500 == 0:
             average.copy_to(copy.unet)
             preview(s, copy, tower, tokenizer, latents, s.work / "unet.png")
-    if rank == 0:
+    if own.is_first():
         run.save()
         average.copy_to(copy.unet)
         preview(s, copy, tower, tokenizer, latents, s.work / "unet.png")
 
 
-def agreed(s, run, rank, control, barrier):
-    """The part that is done, by the clock of the first worker."""
-    if rank == 0:
-        over = checkpoint.until(s.until) <= 0
-        control[0] = 1.0 if over else checkpoint.part_done(run, s.unet.samples, s.until)
-    barrier.wait()
-    return float(control[0])
-
-
-def share(module, rank, shared, barrier):
-    """Replaces every gradient by its mean over the workers, through memory that all see."""
-    if len(shared) == 1:
-        return
-    used = [p.grad for p in module.parameters() if p.grad is not None]
-    size = sum(g.numel() for g in used)
-    torch.cat([g.reshape(-1) for g in used], out=shared[rank][:size])
-    barrier.wait()
-    mean = shared[:, :size].mean(0)
-    start = 0
-    for gradient in used:
-        gradient.copy_(mean[start:start + gradient.numel()].view(gradient.shape))
-        start += gradient.numel()
-    barrier.wait()
-
-
-def exchanged(own, like, rank, shared, barrier):
-    """Every worker's own tensors, the others' put in where one has none."""
-    starts = np.cumsum([0, *(p.numel() for p in like)])
-    for part, start in zip(own, starts):
-        if part is not None:
-            shared[0][start:start + part.numel()] = part.flatten()
-    barrier.wait()
-    found = [shared[0][start:start + p.numel()].view(p.shape).clone() for p, start in zip(like, starts)]
-    barrier.wait()
-    return found
-
-
 def main():
     s = settings.read(__doc__, until=(str, None))
-    settings.torch_up(s)
-    size = sum(p.numel() for p in model.build_unet(s).parameters())
-    context = torch.multiprocessing.get_context("spawn")
-    # As this process was called, so that who looks for it finds all.
-    context.set_executable(sys.orig_argv[0])
-    barrier = context.Barrier(s.unet.workers)
-    shared = torch.zeros(s.unet.workers, size if s.unet.workers > 1 else 0).share_memory_()
-    control = torch.zeros(1, dtype=torch.float64).share_memory_()
-    for rank in range(1, s.unet.workers):
-        context.Process(target=train, args=(s, rank, shared, control, barrier), daemon=True).start()
-    train(s, 0, shared, control, barrier)
+    team.run(train, s, s.unet.workers, sum(p.numel() for p in model.build_unet(s).parameters()))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     tools/train/vae [--until HH:MM]
 
 The latents are given (`basis`): the decoder learns to draw from them, the encoder to find them. Most steps see pieces of
-scenes, the last quarter whole ones; the decoder is taught to bear small errors.
+scenes, the last quarter whole ones; the decoder is taught to bear small errors. Where `drawn` has been run, all are
+whole, and for every second one the decoder is given what the UNet makes of it.
 """
 
 import numpy as np
@@ -13,8 +14,10 @@ from PIL import Image
 
 import basis
 import checkpoint
+import muon
 import scenes
 import settings
+import team
 
 CROP = 40
 NOISE = 0.05
@@ -50,6 +53,12 @@ class Held(torch.nn.Module):
                 parameter.copy_(value)
 
 
+def taught(folder):
+    """What `drawn` has made: latents `[n, channels, height, width]` and pictures `[n, height, width, 3]`, or nothing."""
+    parts = [np.load(path) for path in sorted(folder.glob("[0-9]*.npz"))]
+    return [np.concatenate([part[name] for part in parts]) for name in ("latents", "pictures")] if parts else None
+
+
 def crop(world, scene, rng):
     """A piece of a scene, cut between latents; there is something of an object in most of them."""
     picture = world.render(scene)
@@ -61,9 +70,9 @@ def slopes(x):
     return x[..., 1:, :] - x[..., :-1, :], x[..., :, 1:] - x[..., :, :-1]
 
 
-def losses(model, pictures, latents):
+def losses(model, pictures, latents, given):
     """Absolute error of pixels and of their slopes, and the encoder's distance from the latents it is to find."""
-    found = model.decoder(latents + NOISE / basis.SCALING * torch.randn_like(latents)).float()
+    found = model.decoder(given).float()
     error = found - pictures
     pixels = error.abs().mean() + 2 * error.square().mean()
     edges = sum((a - b).abs().mean() for a, b in zip(slopes(found), slopes(pictures)))
@@ -79,48 +88,74 @@ def check(model, world, latents, path):
     copies = both[0]
     decibels = [-10 * torch.log10(((c - pictures) / 2).square().mean((1, 2, 3))).mean().item() for c in both]
     rows = torch.cat([torch.cat(list(t[i:i + 8]), -1) for i in (0, 8) for t in (pictures, copies)], -2)
-    picture = ((rows.permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8).numpy()
+    picture = ((rows.permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
     Image.fromarray(picture).resize((picture.shape[1] * 2, picture.shape[0] * 2), 0).save(path)
     print(f"held out: {decibels[0]:.2f} dB from exact latents, {decibels[1]:.2f} dB from the encoder's")
 
 
-def main():
-    s = settings.read(__doc__, until=(str, None))
-    settings.torch_up(s)
-    world, latents = scenes.World(s), basis.Basis(s)
+def lesson(s, world, latents, drawn, start, done, rng):
+    """Pictures, their latents, and what the decoder is given for each; scenes from number `start` on."""
+    whole = drawn is not None or done > 0.75
+    count = s.vae.batch // (2 if drawn else 4 if whole else 1)
+    found = [world.scene(start + i) for i in range(count)]
+    pictures = [world.render(scene) if whole else crop(world, scene, rng) for scene in found]
+    own = [] if drawn is None else rng.integers(0, len(drawn[0]), count)
+    pictures = scenes.tensor(pictures + [drawn[1][i] for i in own])
+    exact = latents.encode(pictures)
+    given = exact + NOISE * torch.randn_like(exact)
+    for k, i in enumerate(own, count):
+        given[k] = torch.from_numpy(drawn[0][i])
+    return pictures.contiguous(memory_format=torch.channels_last), exact / basis.SCALING, given / basis.SCALING
+
+
+def train(s, own):
+    """One worker: the same network in each, its own part of every batch, the mean of all gradients."""
+    team.torch_up(s, own.size)
+    world, latents, drawn = scenes.World(s), basis.Basis(s), taught(s.work / "drawn")
     torch.manual_seed(1)
     model = build(s).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=s.vae.rate, weight_decay=0.0, betas=(0.9, 0.99))
-    average = checkpoint.Average(model, 0.995)
-    run = checkpoint.Run(s.work / "vae.pt", {"model": model, "average": average}, optimizer)
-    run.stop_politely()
-    print(sum(p.numel() for p in model.parameters()), "parameters")
-    while (done := checkpoint.part_done(run, s.vae.samples, s.until)) < 1 and checkpoint.until(s.until) > 0:
-        rng = np.random.default_rng([run.step, 2])
-        torch.manual_seed(run.step)
-        whole = done > 0.75
-        count = s.vae.batch // 4 if whole else s.vae.batch
-        found = [world.scene(run.samples + i) for i in range(count)]
-        pictures = scenes.tensor([world.render(scene) if whole else crop(world, scene, rng) for scene in found])
-        target = latents.encode(pictures) / basis.SCALING
-        pictures = pictures.contiguous(memory_format=torch.channels_last)
+    optimizer = muon.Muon(model, ends(model), s.vae.rate, own)
+    average = checkpoint.Average(model, 0.998)
+    run = checkpoint.Run(s.work / "vae.pt", {"model": model, "average": average}, optimizer, keeps=own.is_first())
+    if own.is_first():
+        run.stop_politely()
+        print(sum(p.numel() for p in model.parameters()), "parameters")
+    while (done := own.part_done(run, s.vae.samples, s.until)) < 1:
+        rng = np.random.default_rng([run.step, 2, own.rank])
+        torch.manual_seed(run.step * own.size + own.rank)
+        start = run.samples + own.rank * s.vae.batch
+        pictures, exact, given = lesson(s, world, latents, drawn, start, done, rng)
         rate = checkpoint.schedule(optimizer, s.vae.rate, done, run.step)
         with settings.narrow(s):
-            loss, error, apart = losses(model, pictures, target)
+            loss, error, apart = losses(model, pictures, exact, given)
         optimizer.zero_grad()
         loss.backward()
+        own.share(model)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         average.follow(model, run.step)
-        run.after(count)
-        if run.step % 100 == 0:
-            mse = error.detach().square().mean() / 4
+        run.after(len(pictures) * own.size)
+        if own.is_first() and run.step % 100 == 0:
+            mse = error.detach().square().flatten(1).mean(1) / 4
+            halves = [f"{-10 * torch.log10(part.mean()):.2f}" for part in mse.chunk(2)]
             print(f"step {run.step} samples {run.samples} {run.seconds:.0f} s loss {loss:.4f} "
-                  f"{-10 * torch.log10(mse):.2f} dB encoder {apart:.3f} rate {rate:.5f}")
-        if run.step % 500 == 0:
+                  f"{' and '.join(halves)} dB encoder {apart:.3f} rate {rate:.5f}")
+        if own.is_first() and run.step % 500 == 0:
             check(average.copy_to(build(s)), world, latents, s.work / "vae.png")
-    run.save()
-    check(average.copy_to(build(s)), world, latents, s.work / "vae.png")
+    if own.is_first():
+        run.save()
+        check(average.copy_to(build(s)), world, latents, s.work / "vae.png")
+
+
+def ends(model):
+    """Names of the first and the last layers of the encoder and of the decoder."""
+    parts = {"encoder": model.encoder, "decoder": model.decoder}
+    return tuple(f"{name}.layers.{i}." for name, part in parts.items() for i in (0, len(part.layers) - 1))
+
+
+def main():
+    s = settings.read(__doc__, until=(str, None))
+    team.run(train, s, s.vae.workers, sum(p.numel() for p in build(s).parameters()))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import torch
 
 import clip
 import coupling
+import device
 import looking
 import model
 import prompts
@@ -59,7 +60,7 @@ class Walkers:
         if not free:
             return 0
         rng = np.random.default_rng([step, 14, self.seed])
-        generator = torch.Generator().manual_seed(2 * (step * 64 + self.seed))
+        generator = device.generator(2 * (step * 64 + self.seed))
         found = [self.world.scene(start + stride * k) for k in range(len(free))]
         kinds = [int(kind) for kind in rng.choice(list(self.kinds), len(free), p=list(self.kinds.values()))]
         # A true picture shows already what its sentence leaves open, so those sentences say all.
@@ -69,7 +70,7 @@ class Walkers:
         with torch.no_grad(), settings.narrow(self.s):
             context, pooled = self.drawer.context(self.tower, ids)
         self.context[free], self.pooled[free] = context.float(), pooled.float()
-        noise = torch.randn(len(free), *self.x.shape[1:], generator=generator)
+        noise = device.normal(len(free), *self.x.shape[1:], by=generator)
         for i, kind, scene, prompt, own in zip(free, kinds, found, said, noise):
             self.asked[i], self.shown[i] = (scene, prompt), None
             self.aims[i] = looking.aim(self.s, self.world, self.wanted, scene)
@@ -102,7 +103,7 @@ class Walkers:
     @torch.no_grad()
     def follow(self, t, v, step):
         """Ancestral Euler's step from the network's answers."""
-        generator = torch.Generator().manual_seed(2 * (step * 64 + self.seed) + 1)
+        generator = device.generator(2 * (step * 64 + self.seed) + 1)
         now = self.table[t].view(-1, 1, 1, 1)
         level = now.square() + 1
         guess = self.x / level - v * now / level.sqrt()
@@ -110,7 +111,7 @@ class Walkers:
         after = after.view(-1, 1, 1, 1)
         up = (after.square() * (now.square() - after.square()) / now.square()).sqrt()
         down = (after.square() - up.square()).sqrt()
-        noise = torch.randn(self.x.shape, generator=generator)
+        noise = device.normal(*self.x.shape, by=generator)
         self.x = guess + (self.x - guess) * down / now + up * noise
         for left in self.left:
             del left[0]
