@@ -3,7 +3,8 @@
     tools/train/drawn [--count 40000]
 
 Walkers of one and of four steps go the sampler's way, as in training, but nothing is learned. Parts of a thousand
-pictures are files of their own, so the same command goes on where it was.
+pictures are files of their own, so the same command goes on where it was. They are of one UNet: when that is trained
+further, remove the folder `drawn` first.
 """
 
 import numpy as np
@@ -51,6 +52,9 @@ def main():
     world, tokenizer, latents = scenes.World(s), words.load(s), basis.Basis(s)
     wanted, tower = registers.Registers(s, world), model.text_tower(s, clip.load(s))
     drawer = model.Drawer(s, len(tokenizer))
+    for name in ("text.pt", "unet.pt"):
+        if not (s.work / name).exists():
+            raise SystemExit(f"{s.work / name} is not there; it comes of tools/train/{name.removesuffix('.pt')}")
     checkpoint.Run(s.work / "text.pt", {"text": drawer.text})
     checkpoint.Run(s.work / "unet.pt", {"average": vae.Held(drawer.unet)})
     folder = s.work / "drawn"

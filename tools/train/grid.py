@@ -1,7 +1,7 @@
 """The first matrices of the solved layers, on the grid that rows of eight bits have.
 
 Where a matrix is solved, its builder may choose among many that are as good: those whose rows are whole numbers times a
-unit lose nothing in a file of eight bits. `mixdq quantize` makes the columns of such a matrix alike by powers of two, as
+unit lose next to nothing in a file of eight bits. `mixdq quantize` makes the columns of such a matrix alike by powers of two, as
 parts of the largest of their rows, so the grid is that of rows whose columns are alike.
 """
 

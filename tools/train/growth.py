@@ -23,6 +23,8 @@ def grow(large, small):
     """Puts the weights of the decoder `small` into `large`, which has as many sizes."""
     for (to, blocks), (of, older) in zip(sizes(large), sizes(small), strict=True):
         put(to, of)
+        # A block that adds nothing is the identity behind another one: it lets no negative number through.
+        assert len(blocks) == len(older) or len(blocks) > len(older) > 0, "no decoder of these sizes draws the same"
         for block, old in zip(blocks, older):
             for here, there in zip(block.conv, old.conv):
                 if isinstance(here, torch.nn.Conv2d):

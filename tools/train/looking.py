@@ -7,6 +7,7 @@ there, and the position before all registers where there is none. Then copying i
 import numpy as np
 import torch
 
+import device
 import registers
 import scenes
 
@@ -49,7 +50,7 @@ def aim(s, world, wanted, scene):
         column, row = (x - s.margin) // step, (y - s.margin) // step
         found[row:row + side, column:column + side] = registers.FIRST + own
     fine = step // 8
-    return torch.from_numpy(found.repeat(fine, 0).repeat(fine, 1).reshape(-1))
+    return device.array(found.repeat(fine, 0).repeat(fine, 1).reshape(-1))
 
 
 def astray(watched, aims):

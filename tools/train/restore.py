@@ -46,7 +46,7 @@ def main():
     coder, exported = vae.build(s), AutoencoderTiny.from_pretrained(turbo / "vae", dtype=torch.float32)
     coder.encoder.load_state_dict(exported.encoder.state_dict())
     growth.grow(coder.decoder, exported.decoder)
-    put(s, "vae", {"model": coder, "average": checkpoint.Average(coder, 0.995)})
+    put(s, "vae", {"model": coder, "average": checkpoint.Average(coder, vae.EMA)})
     towers = clip.build(s, size)
     towers.load_state_dict(CLIPModel.from_pretrained(s.source / "pocket-clip", dtype=torch.float32).state_dict())
     put(s, "clip", {"model": towers})

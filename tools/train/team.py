@@ -87,6 +87,7 @@ def follow(train, s, own):
 
 
 def torch_up(s, workers):
+    """PyTorch for one worker: with one thread, where there are others."""
     settings.torch_up(s)
     torch.set_num_threads(1 if workers > 1 else s.threads)
     # Gradients may be so small that processors are slow with them.

@@ -3,8 +3,8 @@
     tools/train/vae [--until HH:MM]
 
 The latents are given (`basis`): the decoder learns to draw from them, the encoder to find them. Most steps see pieces of
-scenes, the last quarter whole ones; the decoder is taught to bear small errors. Where `drawn` has been run, all are
-whole, and for every second one the decoder is given what the UNet makes of it.
+scenes, the last quarter whole ones; the decoder is taught to bear small errors. After `drawn` the stage is run again, with
+more samples: then all scenes are whole, and of every second one the decoder is given what the UNet makes of it.
 """
 
 import numpy as np
@@ -14,6 +14,7 @@ from PIL import Image
 
 import basis
 import checkpoint
+import device
 import muon
 import scenes
 import settings
@@ -21,6 +22,7 @@ import team
 
 CROP = 40
 NOISE = 0.05
+EMA = 0.998
 
 
 def build(s):
@@ -93,17 +95,18 @@ def check(model, world, latents, path):
     print(f"held out: {decibels[0]:.2f} dB from exact latents, {decibels[1]:.2f} dB from the encoder's")
 
 
-def lesson(s, world, latents, drawn, start, done, rng):
-    """Pictures, their latents, and what the decoder is given for each; scenes from number `start` on."""
+def lesson(s, world, latents, drawn, run, done, own):
+    """Pictures, their latents, and what the decoder is given for each, all of them this worker's."""
+    rng, by = np.random.default_rng([run.step, 2, own.rank]), device.generator(run.step * own.size + own.rank)
     whole = drawn is not None or done > 0.75
-    count = s.vae.batch // (2 if drawn else 4 if whole else 1)
-    found = [world.scene(start + i) for i in range(count)]
+    count = s.vae.batch // (1 if not whole else 4 if drawn is None else 2)
+    found = [world.scene(run.samples + own.rank * count + i) for i in range(count)]
     pictures = [world.render(scene) if whole else crop(world, scene, rng) for scene in found]
-    own = [] if drawn is None else rng.integers(0, len(drawn[0]), count)
-    pictures = scenes.tensor(pictures + [drawn[1][i] for i in own])
+    others = [] if drawn is None else rng.integers(0, len(drawn[0]), count)
+    pictures = scenes.tensor(pictures + [drawn[1][i] for i in others])
     exact = latents.encode(pictures)
-    given = exact + NOISE * torch.randn_like(exact)
-    for k, i in enumerate(own, count):
+    given = exact + NOISE * device.normal(*exact.shape, by=by)
+    for k, i in enumerate(others, count):
         given[k] = torch.from_numpy(drawn[0][i])
     return pictures.contiguous(memory_format=torch.channels_last), exact / basis.SCALING, given / basis.SCALING
 
@@ -115,16 +118,13 @@ def train(s, own):
     torch.manual_seed(1)
     model = build(s).to(memory_format=torch.channels_last)
     optimizer = muon.Muon(model, ends(model), s.vae.rate, own)
-    average = checkpoint.Average(model, 0.998)
+    average = checkpoint.Average(model, EMA)
     run = checkpoint.Run(s.work / "vae.pt", {"model": model, "average": average}, optimizer, keeps=own.is_first())
     if own.is_first():
         run.stop_politely()
         print(sum(p.numel() for p in model.parameters()), "parameters")
     while (done := own.part_done(run, s.vae.samples, s.until)) < 1:
-        rng = np.random.default_rng([run.step, 2, own.rank])
-        torch.manual_seed(run.step * own.size + own.rank)
-        start = run.samples + own.rank * s.vae.batch
-        pictures, exact, given = lesson(s, world, latents, drawn, start, done, rng)
+        pictures, exact, given = lesson(s, world, latents, drawn, run, done, own)
         rate = checkpoint.schedule(optimizer, s.vae.rate, done, run.step)
         with settings.narrow(s):
             loss, error, apart = losses(model, pictures, exact, given)
@@ -137,9 +137,11 @@ def train(s, own):
         run.after(len(pictures) * own.size)
         if own.is_first() and run.step % 100 == 0:
             mse = error.detach().square().flatten(1).mean(1) / 4
-            halves = [f"{-10 * torch.log10(part.mean()):.2f}" for part in mse.chunk(2)]
+            # Of true latents, and of drawn ones.
+            parts = mse.chunk(1 if drawn is None else 2)
+            decibels = " and ".join(f"{-10 * torch.log10(part.mean()):.2f}" for part in parts)
             print(f"step {run.step} samples {run.samples} {run.seconds:.0f} s loss {loss:.4f} "
-                  f"{' and '.join(halves)} dB encoder {apart:.3f} rate {rate:.5f}")
+                  f"{decibels} dB encoder {apart:.3f} rate {rate:.5f}")
         if own.is_first() and run.step % 500 == 0:
             check(average.copy_to(build(s)), world, latents, s.work / "vae.png")
     if own.is_first():
