@@ -1,6 +1,6 @@
 """Several processes that train one network: each has its own part of every batch, and all take the same steps.
 
-On a few cores, processes of one thread do up to twice as much as threads of one process.
+On a few cores, processes of one thread do more than threads of one process.
 """
 
 import signal

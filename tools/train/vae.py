@@ -86,13 +86,15 @@ def losses(model, pictures, latents, given):
 def check(model, world, latents, path):
     """Decibels on held-out scenes; the first sixteen and their copies as a picture."""
     pictures = scenes.tensor([world.render(world.scene(i, held_out=True)) for i in range(128)])
-    both = [model.decoder(z).clamp(-1, 1) for z in (latents.encode(pictures) / basis.SCALING, model.encoder(pictures))]
-    copies = both[0]
-    decibels = [-10 * torch.log10(((c - pictures) / 2).square().mean((1, 2, 3))).mean().item() for c in both]
+    exact = latents.encode(pictures)
+    copies, found = (model.decoder(z).clamp(-1, 1) for z in (exact / basis.SCALING, model.encoder(pictures)))
+    all_three = copies, found, latents.decode(exact).clamp(-1, 1)
+    decibels = [-10 * torch.log10(((c - pictures) / 2).square().mean((1, 2, 3))).mean().item() for c in all_three]
     rows = torch.cat([torch.cat(list(t[i:i + 8]), -1) for i in (0, 8) for t in (pictures, copies)], -2)
     picture = ((rows.permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
     Image.fromarray(picture).resize((picture.shape[1] * 2, picture.shape[0] * 2), 0).save(path)
-    print(f"held out: {decibels[0]:.2f} dB from exact latents, {decibels[1]:.2f} dB from the encoder's")
+    print(f"held out: {decibels[0]:.2f} dB from exact latents, {decibels[1]:.2f} dB from the encoder's, where the components "
+          f"alone keep {decibels[2]:.2f} dB")
 
 
 def lesson(s, world, latents, drawn, run, done, own):

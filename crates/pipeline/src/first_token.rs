@@ -43,12 +43,12 @@ pub(crate) struct FirstTokens<'a, D: Device> {
 }
 
 /// A layer that reads texts: a projection to keys or values.
-struct Reader {
+pub(crate) struct Reader {
     /// The name of its result among what the program of the prompt hands over.
     result: String,
     /// What its inputs are multiplied by, if by anything.
-    factors: Option<Weight>,
-    weight: Weight,
+    pub(crate) factors: Option<Weight>,
+    pub(crate) weight: Weight,
 }
 
 /// What an embedding becomes in each of the readers.
@@ -152,7 +152,7 @@ fn multiple(known: &[f32], found: &[f32]) -> Option<f32> {
 }
 
 /// The layers of a recording that read texts as they are, or smoothed.
-fn readers(recording: &Recording) -> Vec<Reader> {
+pub(crate) fn readers(recording: &Recording) -> Vec<Reader> {
     let nodes = recording.nodes().iter().enumerate();
     let of = nodes.filter_map(|(i, node)| {
         let weight = node.weight()?.clone();

@@ -11,12 +11,10 @@
 use std::sync::Arc;
 
 use models::nn::FACTORS;
-use tensor::graph::Kind;
 use tensor::{Cpu, Precision, Weight};
 
-use crate::denoise::{self, Condition};
 use crate::equalize::{columns, factors};
-use crate::{Error, Model, Plan, Request, TextToImage};
+use crate::{Error, Model, Plan, Request, TextToImage, denoise, first_token};
 
 impl Model {
     /// The same model with factors for the texts that its UNet reads. It computes what it did before. Ranges of activations that
@@ -27,7 +25,7 @@ impl Model {
     /// If a weight of the UNet cannot be read.
     pub fn smoothed(mut self, cpu: &Cpu) -> Result<Self, Error> {
         let mut weights = self.unet.weights.clone();
-        for weight in readers(&self, cpu)? {
+        for weight in unsmoothed(&self, cpu)? {
             let roots = columns(std::slice::from_ref(&weight))?.into_iter().map(f32::sqrt);
             let factors: Arc<[f32]> = factors(&roots.collect::<Vec<_>>()).into();
             let inverse = factors.iter().map(|factor| 1.0 / factor).collect();
@@ -42,18 +40,15 @@ impl Model {
     }
 }
 
-/// The weights of linear layers that read texts.
-fn readers(model: &Model, cpu: &Cpu) -> Result<Vec<Weight>, Error> {
+/// The weights of layers that read texts as they are.
+fn unsmoothed(model: &Model, cpu: &Cpu) -> Result<Vec<Weight>, Error> {
     let plan = Plan::float(Precision::F32);
     let pipeline = TextToImage::new(cpu, model, &plan);
     let settings = pipeline.settings(&Request::default())?;
     let recording = denoise::recording(&pipeline, &settings)?;
-    let of = recording.nodes().iter().filter_map(|node| {
-        let Kind::Linear { weight, .. } = &node.kind else { return None };
-        let read = &recording.node(*node.inputs.first()?).kind;
-        matches!(read, Kind::Input { name } if name == Condition::TEXTS).then(|| weight.clone())
-    });
-    Ok(of.collect())
+    let readers = first_token::readers(&recording).into_iter();
+    let plain = readers.filter(|reader| reader.factors.is_none());
+    Ok(plain.map(|reader| reader.weight).collect())
 }
 
 #[cfg(test)]
