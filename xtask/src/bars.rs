@@ -7,6 +7,7 @@
 mod avx2;
 mod hard_limit;
 mod inputs;
+mod large;
 mod list;
 mod method;
 mod mission;

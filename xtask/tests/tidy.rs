@@ -16,6 +16,7 @@ const UNSAFE: &[&str] = &[
     "kernels/src/matmul/tile.rs",
     "kernels/src/threads",
     "os/src/mapping.rs",
+    "os/src/memory.rs",
     "os/src/thread.rs",
     "os/src/tiles.rs",
     "tensor/src/arena.rs",

@@ -79,6 +79,29 @@ fn shards_merge_to_the_bytes_of_one_run() {
 }
 
 #[test]
+fn some_layers_are_measured_alike_with_and_without_what_comes_before_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let measure = |more: &[&str]| {
+        let some = ["--layers", "5", "--formats", "w4a8"];
+        done(&mut with_model(&folder, "sensitivity", &[&some, more].concat()));
+    };
+    measure(&["-o", "some.jsonl"]);
+    measure(&["-o", "anew.jsonl", "--no-prefix-cache"]);
+    assert_same(&folder, ["some.jsonl", "anew.jsonl"]);
+    let text = String::from_utf8(read(&folder, "some.jsonl")).unwrap();
+    let record = |line: &str| serde_json::from_str::<Value>(line).unwrap()["place"].clone();
+    let mut places: Vec<Value> = text.lines().skip(1).map(record).collect();
+    places.dedup();
+    assert_eq!(places.len(), 5);
+
+    measure(&["-o", "1.jsonl", "--shard", "1/2"]);
+    measure(&["-o", "2.jsonl", "--shard", "2/2"]);
+    let merge = ["-o", "merged.jsonl", "--merge", "1.jsonl", "2.jsonl"];
+    done(&mut mixdq(&folder, "sensitivity", &merge));
+    assert_same(&folder, ["merged.jsonl", "some.jsonl"]);
+}
+
+#[test]
 fn work_that_was_killed_ends_with_the_same_file() {
     let folder = tempfile::tempdir().unwrap();
     let quantize =

@@ -18,7 +18,7 @@ mod thread;
 mod tiles;
 
 pub use mapping::Mapping;
-pub use memory::{available_memory, peak_rss, reset_peak, rss};
+pub use memory::{available_memory, peak_rss, reset_peak, return_freed, rss};
 pub use region::{ALIGNMENT, Region};
 pub use thread::{CoreSet, Watch};
 pub use tiles::permit_tiles;

@@ -227,6 +227,14 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
         Ok(self.effect(&denoised, decoded.as_deref()))
     }
 
+    /// Let go of all that was computed before the layer that was measured last. What the next one finds is the same, and takes as
+    /// long as if nothing were ever kept.
+    pub fn start_anew(&mut self) {
+        let networks = self.encoders.networks_mut();
+        let networks = networks.chain([&mut self.denoiser.network, &mut self.decoder.network]);
+        networks.for_each(Network::start_anew);
+    }
+
     /// How far off a layer's own result is in this format, in decibels over all its calls.
     ///
     /// # Errors

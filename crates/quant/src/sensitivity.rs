@@ -200,6 +200,13 @@ impl Header {
         all.into_iter().filter(move |&place| shard.is_none_or(|shard| shard.has(place)))
     }
 
+    /// The places of so many layers, at equal distances from the first on; of all, where there are no more.
+    pub fn spread(&self, layers: usize) -> Vec<usize> {
+        let all = self.count();
+        let layers = layers.min(all);
+        (0..layers).map(|i| i * all / layers).collect()
+    }
+
     /// The part of one layer in what rounding to 16 bits does, as if all layers had the same: what is finer than this is
     /// as good as real numbers. Nothing is, for a layer's own error.
     pub fn floor(&self) -> Effect {

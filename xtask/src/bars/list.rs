@@ -1,7 +1,7 @@
 //! The promises.
 
 use super::{
-    Bar, Limit, Size, Source, avx2, method, mission, mixed, packed, picture, quality, race, ram,
+    Bar, Limit, Size, Source, avx2, large, method, mission, mixed, packed, picture, quality, race, ram,
     tests, threads,
 };
 
@@ -69,6 +69,8 @@ const AVX2: Source = Source { name: "avx2", size: Size::Full, measure: avx2::rea
 const MIXED: Source = Source { name: "mixed", size: Size::Small, measure: mixed::readings };
 const METHOD: Source = Source { name: "method", size: Size::Small, measure: method::readings };
 const MISSION: Source = Source { name: "mission", size: Size::Full, measure: mission::readings };
+const TARGET: Source = Source { name: "target", size: Size::Full, measure: large::target };
+const SOME: Source = Source { name: "layers of sdxl", size: Size::Full, measure: large::layers };
 const RAM: Source = Source { name: "ram", size: Size::Full, measure: ram::readings };
 const THREADS: Source = Source { name: "threads", size: Size::Full, measure: threads::readings };
 
@@ -131,6 +133,10 @@ pub(super) const BARS: &[Bar] = &[
     bar(["mission.smaller.w8", "smaller_w8"], Limit::AtLeast(1.9, "times"), &MISSION),
     bar(["mission.leaner", "leaner"], Limit::AtLeast(3.0, "times"), &MISSION),
     bar(["mission.faster", "faster"], Limit::AtLeast(1.45, "times"), &MISSION),
+    bar(["sdxl.layers.same", "differ"], Limit::AtMost(0.0, "files"), &SOME),
+    bar(["sdxl.layers.faster", "faster"], Limit::AtLeast(1.6, "times"), &SOME),
+    bar(["sdxl.target.time", "hours"], Limit::AtMost(4.0, "hours"), &TARGET),
+    bar(["sdxl.target.memory", "peak"], Limit::AtMost(6.0, "GB"), &TARGET),
     bar(["ram.default", "default"], Limit::AtMost(1500.0, "MB"), &RAM),
     bar(["ram.sd-turbo", "sd"], Limit::AtMost(700.0, "MB"), &RAM),
     bar(["ram.1024", "large"], Limit::AtMost(2200.0, "MB"), &RAM),

@@ -60,6 +60,15 @@ pub(crate) struct Sensitivity {
     #[arg(long, value_name = "TIME", conflicts_with_all = ["fast", "shard"])]
     pub(crate) time: Option<humantime::Duration>,
 
+    /// Measure so many layers, spread evenly over all of them
+    #[arg(long, value_name = "N", conflicts_with_all = ["fast", "time"],
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) layers: Option<u32>,
+
+    /// Compute all that comes before a layer anew each time: the same scores, to see what keeping it is worth
+    #[arg(long)]
+    pub(crate) no_prefix_cache: bool,
+
     /// Measure one part of the layers, such as 1/4
     #[arg(long, value_name = "I/N")]
     pub(crate) shard: Option<Shard>,

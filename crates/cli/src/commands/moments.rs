@@ -63,6 +63,7 @@ pub(crate) fn measure(
     progress.finish();
     // From the file, where sums take no memory.
     drop(gatherer);
+    os::return_freed();
     Ok(Found::read(path)?)
 }
 

@@ -50,8 +50,12 @@ pub(crate) fn run(args: &args::Sensitivity) -> Result<()> {
         text_formats: args.text_formats.clone(),
         components: args.components.clone(),
         look: if args.all_pictures { PicturesOf::All } else { PicturesOf::Content },
-        scope: Scope::new(args.fast, args.time.map(Into::into)),
+        scope: match args.layers {
+            Some(layers) => Scope::Sample(layers as usize),
+            None => Scope::new(args.fast, args.time.map(Into::into)),
+        },
         shard: args.shard,
+        prefix_cache: !args.no_prefix_cache,
     };
     let found = what.measure(&model, &cpu, (&args.output, &CANCEL))?;
     if let Some(path) = &args.against {
@@ -77,6 +81,8 @@ pub(crate) struct What {
     pub(crate) scope: Scope,
     /// The part of the layers.
     pub(crate) shard: Option<Shard>,
+    /// Whether what comes before a layer is kept for the next one.
+    pub(crate) prefix_cache: bool,
 }
 
 /// Layers whose pictures are compared.
@@ -93,6 +99,8 @@ pub(crate) enum PicturesOf {
 pub(crate) enum Scope {
     /// What each format of each layer does to the network.
     All,
+    /// The same for so many layers, spread evenly over all.
+    Sample(usize),
     /// Own errors, and what one format of each layer does to the prediction of one picture.
     Fast,
     /// Own errors, and as many effects on the network as there is time for, the most telling ones.
@@ -130,6 +138,10 @@ impl What {
         let mut run = Run { probe, what: &what, progress: &progress };
         let measured = match what.scope {
             Scope::All => run.file(header, path)?,
+            Scope::Sample(layers) => {
+                let places = Some(header.spread(layers));
+                run.file(Header { places, ..header }, path)?
+            }
             Scope::Fast => {
                 let glance =
                     |own: &Sensitivity| Header { of: Of::Glance, ..one_format(&own.header) };
@@ -263,6 +275,7 @@ impl Run<'_, '_> {
         let due = header.entries();
         let left = &due[found.records.len()..];
         self.estimate(&header, left);
+        let start = Instant::now();
         for (place, format) in left {
             self.progress.work("measure", found.records.len(), due.len());
             let record = self.record(&header, *place, format)?;
@@ -270,6 +283,9 @@ impl Run<'_, '_> {
             found.records.push(record);
         }
         self.progress.finish();
+        if header.of != Of::Output {
+            report::say(&format!("measured in {:.1} s", start.elapsed().as_secs_f64()));
+        }
         file.finish(path)?;
         Ok(found)
     }
@@ -293,6 +309,9 @@ impl Run<'_, '_> {
     /// One format of one layer. Real numbers are as far away as their rounding to 16 bits takes them.
     fn record(&mut self, header: &Header, place: usize, format: &str) -> Result<Record> {
         let layer = self.layer(header, place)?;
+        if !self.what.prefix_cache {
+            self.probe.start_anew();
+        }
         let numbers = numbers(format)?;
         let effect = match (header.of, format) {
             (Of::Network | Of::Glance, FLOAT) => header.floor(),

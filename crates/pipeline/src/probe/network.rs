@@ -314,6 +314,13 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
         Ok(all)
     }
 
+    /// Let go of what comes before the front.
+    pub(super) fn start_anew(&mut self) {
+        self.front = NodeId::FIRST;
+        self.exact = None;
+        self.kept.iter_mut().for_each(Vec::clear);
+    }
+
     /// Keep what comes before another node, for all calls.
     pub(super) fn go_to(&mut self, front: NodeId) -> Result<(), Error> {
         if front == self.front {
@@ -321,8 +328,7 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
         }
         self.exact = None;
         if front < self.front {
-            self.front = NodeId::FIRST;
-            self.kept.iter_mut().for_each(Vec::clear);
+            self.start_anew();
         }
         let given = self.recording.live_before(self.front);
         let wanted = self.recording.live_before(front);

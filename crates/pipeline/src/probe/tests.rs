@@ -52,6 +52,9 @@ fn resuming_at_a_layer_equals_running_all() {
                 let formats = ["w8a8", "w4a8", "w2a16"].map(integers);
                 let format = [&formats[..], &[activations("a4")]].concat()[i % 4];
                 let resumed = probe.measure(layer, format, Look::Picture).unwrap();
+                probe.start_anew();
+                let anew = probe.measure(layer, format, Look::Picture).unwrap();
+                assert_eq!(anew, resumed, "{name} {}", layer.name);
                 let whole = probe.by(&|component| {
                     if component == layer.component { changed(layer, format) } else { real() }
                 });

@@ -30,8 +30,15 @@ struct Entry {
     /// The shape after the changes.
     shape: Vec<usize>,
     deltas: Vec<Arc<Delta>>,
-    /// What elements of the last dimension are multiplied with after all that.
-    scale: Option<Arc<[f32]>>,
+    scale: Option<Scale>,
+}
+
+/// What elements of the last dimension are multiplied with after all changes.
+#[derive(Clone, Debug)]
+struct Scale {
+    factors: Arc<[f32]>,
+    /// Whether the stored format holds all products.
+    keeps_format: bool,
 }
 
 /// What a file holds under a name.
@@ -131,9 +138,10 @@ impl Checkpoint {
 
     /// The number format that a tensor is read in; `None` where it cannot be read.
     pub fn dtype(&self, name: &str) -> Option<Dtype> {
-        let is_computed = self.entries.get(name)?.is_computed();
+        let entry = self.entries.get(name)?;
         let stored = self.stored_dtype(name)?;
-        Some(if is_computed { Dtype::F32 } else { stored })
+        let keeps = entry.scale.as_ref().is_none_or(|scale| scale.keeps_format);
+        Some(if keeps && entry.deltas.is_empty() { stored } else { Dtype::F32 })
     }
 
     /// The number format of a tensor in its file; `None` where it cannot be read.
@@ -171,12 +179,8 @@ impl Checkpoint {
         let Some(scale) = self.entries.get(name).and_then(|entry| entry.scale.as_ref()) else {
             return Ok(view);
         };
-        let mut values = view.to_f32();
-        view.drop_pages();
-        for row in values.chunks_exact_mut(scale.len()) {
-            row.iter_mut().zip(&**scale).for_each(|(x, factor)| *x *= factor);
-        }
-        Ok(TensorView::from_numbers(&view.shape, values))
+        let scaled = scaled(&view, &scale.factors);
+        Ok(if scale.keeps_format { scaled.narrowed(view.dtype) } else { scaled })
     }
 
     /// Reads a tensor as it was before [`Checkpoint::with_scale`].
@@ -239,11 +243,12 @@ impl Checkpoint {
     }
 
     /// The same with each element of the last dimension multiplied by its factor whenever the tensor of this name is
-    /// read, which is then f32.
+    /// read. It is then f32, unless the stored format holds all products: powers of two from one up lose nothing there until
+    /// something becomes too large.
     ///
     /// # Errors
     ///
-    /// [`Error::Missing`], [`Error::Packed`], and [`Error::Shape`] if there are more or fewer factors.
+    /// As [`Checkpoint::tensor`], and [`Error::Shape`] if there are more or fewer factors.
     pub fn with_scale(mut self, name: &str, factors: Arc<[f32]>) -> Result<Self, Error> {
         let shape = self.shape(name).ok_or_else(|| self.missing(name))?;
         if self.packed(name).is_some() {
@@ -253,8 +258,14 @@ impl Checkpoint {
             let obstacle = format!("{} factors do not fit", factors.len());
             return Err(self.misshapen(name, shape, obstacle));
         }
+        let enlarges = |factor: &f32| *factor >= 1.0 && factor.log2().fract() == 0.0;
+        let keeps_format = factors.iter().all(enlarges) && {
+            let view = self.unscaled(name)?;
+            let most = view.dtype.greatest();
+            scaled(&view, &factors).to_f32().iter().all(|x| x.abs() <= most)
+        };
         if let Some(entry) = Arc::make_mut(&mut self.entries).get_mut(name) {
-            entry.scale = Some(factors);
+            entry.scale = Some(Scale { factors, keeps_format });
         }
         Ok(self)
     }
@@ -319,6 +330,16 @@ impl Checkpoint {
         let (place, name) = (self.place.to_string(), name.to_owned());
         Error::Shape { place, name, shape: shape.to_vec(), obstacle }
     }
+}
+
+/// Elements of the last dimension times their factors.
+fn scaled(view: &TensorView, factors: &[f32]) -> TensorView {
+    let mut values = view.to_f32();
+    view.drop_pages();
+    for row in values.chunks_exact_mut(factors.len()) {
+        row.iter_mut().zip(factors).for_each(|(x, factor)| *x *= factor);
+    }
+    TensorView::from_numbers(&view.shape, values)
 }
 
 impl Entry {
@@ -399,6 +420,19 @@ mod tests {
         let expected = [2.0, 1.0, 6.0, 2.0, 10.0, 3.0, 14.0, 4.0];
         assert_eq!(scaled.tensor("w").unwrap().to_f32(), expected);
         assert_eq!(scaled.unscaled("w").unwrap().to_f32()[..2], [1.0, 2.0]);
+        let halves = example().tensor("w").unwrap().narrowed(Dtype::F16);
+        let halves = Checkpoint::from_views("example", [("w".to_owned(), halves)]);
+        for (factors, dtype) in [
+            ([2.0, 1.0], Dtype::F16),
+            ([2.0, 0.5], Dtype::F32),
+            ([3.0, 1.0], Dtype::F32),
+            ([16384.0, 1.0], Dtype::F32),
+        ] {
+            let scaled = halves.clone().with_scale("w", factors.into()).unwrap();
+            let view = scaled.tensor("w").unwrap();
+            assert_eq!((scaled.dtype("w"), view.dtype), (Some(dtype), dtype), "{factors:?}");
+            assert_eq!(view.to_f32()[6..], [7.0 * factors[0], 8.0 * factors[1]]);
+        }
         let few = example().with_scale("w", [2.0].into()).unwrap_err().to_string();
         assert!(few.contains("1 factors do not fit"), "{few}");
     }

@@ -27,6 +27,15 @@ impl Dtype {
         }
     }
 
+    /// The greatest number that it has.
+    pub(super) fn greatest(self) -> f32 {
+        match self {
+            Self::F32 => f32::MAX,
+            Self::F16 => f16::MAX.to_f32(),
+            Self::Bf16 => bf16::MAX.to_f32(),
+        }
+    }
+
     /// The format's name in safetensors files.
     pub const fn name(self) -> &'static str {
         match self {
@@ -113,6 +122,17 @@ impl TensorView {
         let mut values = vec![0.0; self.count()];
         self.widen(0, &mut values);
         values
+    }
+
+    /// The same in another format, each number rounded to the nearest that it has.
+    pub(super) fn narrowed(self, dtype: Dtype) -> Self {
+        let numbers = self.to_f32();
+        let bytes = match dtype {
+            Dtype::F32 => return Self::from_numbers(&self.shape, numbers),
+            Dtype::F16 => halves::<f16>(&numbers),
+            Dtype::Bf16 => halves::<bf16>(&numbers),
+        };
+        Self::new(dtype, self.shape, Bytes::Owned(Arc::new(bytes)))
     }
 
     /// Asks the system to fetch the bytes, because they will be read soon.
@@ -259,6 +279,17 @@ where
     }
 }
 
+/// The bytes of numbers in two bytes each.
+fn halves<T>(numbers: &[f32]) -> Vec<u8>
+where
+    T: bytemuck::Pod,
+    [T]: HalfFloatSliceExt,
+{
+    let mut halves = vec![T::zeroed(); numbers.len()];
+    halves.convert_from_f32_slice(numbers);
+    bytemuck::cast_slice(&halves).to_vec()
+}
+
 fn transposed_elements<const SIZE: usize>(bytes: &[u8], rows: usize, columns: usize) -> Vec<u8> {
     let (elements, _) = bytes.as_chunks::<SIZE>();
     let column = |column| (0..rows).flat_map(move |row| elements[row * columns + column]);
@@ -270,12 +301,7 @@ mod tests {
     use super::*;
 
     fn halves(values: &[f32], dtype: Dtype) -> TensorView {
-        let narrow = |value: &f32| match dtype {
-            Dtype::F16 => f16::from_f32(*value).to_le_bytes(),
-            _ => bf16::from_f32(*value).to_le_bytes(),
-        };
-        let bytes = values.iter().flat_map(narrow).collect();
-        TensorView::new(dtype, vec![values.len()], Bytes::Owned(Arc::new(bytes)))
+        TensorView::from_f32(&[values.len()], values).narrowed(dtype)
     }
 
     #[test]

@@ -53,6 +53,7 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
         look: if metric == Metric::Ssim { PicturesOf::All } else { PicturesOf::Content },
         scope: Scope::new(args.fast, shares::of(args.time, shares::WEIGHTS)),
         shard: None,
+        prefix_cache: true,
     };
     let mut held_out = drawing::pictures(&args.pictures, args.pictures.count as usize)?;
     if args.time.is_some() {
