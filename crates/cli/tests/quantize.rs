@@ -330,6 +330,17 @@ fn scores_of_calibrated_shards_are_taken() {
     assert_eq!(said.matches("formats of them").count(), 1, "{said}");
     assert_same(&folder, ["taken.mixdq", "alone.mixdq"]);
 
+    // First tokens are no larger than others here, so they are treated apart where that is said; then all is measured so.
+    let has = |work: &str| {
+        let plan = String::from_utf8(read(&folder, &format!("{work}/plan.toml"))).unwrap();
+        plan.contains("first_token = \"float\"")
+    };
+    let apart = ["--first-token", "float", "-o", "apart.mixdq"];
+    run("quantize", &[&FIVE[..], &["--moments", "m.safetensors"], &apart].concat());
+    assert!(!has("alone.work") && has("apart.work"));
+    let scores = |work: &str| read(&folder, &format!("{work}/sensitivity.jsonl"));
+    assert_ne!(scores("alone.work"), scores("apart.work"));
+
     let moments = ["--moments", "m.safetensors", "-o", "x"];
     let refused = |more: &[&str]| {
         failed(&mut with_model(&folder, "quantize", &[&moments[..], more].concat()), 2)

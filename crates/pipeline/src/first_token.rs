@@ -8,10 +8,11 @@
 //! the rows of first tokens are replaced: nothing is computed twice, and no other operation knows of it. From an original
 //! model the rows are computed from whatever the first tokens are. A packed one, which has no real weights, holds those
 //! of the embedding that begins every text; the projections have no summand, so a multiple of it (a weighted prompt) has
-//! that multiple of its keys, and a row of zeros (a negative prompt that was not given) has zeros. Anything else is
-//! refused.
+//! that multiple of its keys, and a row of zeros (a negative prompt that was not given) has zeros. Anything else (an encoder's
+//! layers left out) is refused where ranges are known, which have no room for it, and stays what rounded weights make of
+//! it where they are not.
 
-use tensor::graph::Kind;
+use tensor::graph::{Kind, NodeId};
 use tensor::{Control, Device, Graph, Held, Plan, Precision, Recording, Session, Weight};
 
 use crate::denoise::Condition;
@@ -38,14 +39,16 @@ pub(crate) struct FirstTokens<'a, D: Device> {
     period: usize,
     /// What is known already.
     rows: Vec<Rows>,
-    /// Whether others can be computed.
+    /// Whether no others can be computed.
     is_packed: bool,
+    /// Whether rounded weights cannot stand in for them.
+    is_needed: bool,
 }
 
 /// A layer that reads texts: a projection to keys or values.
 pub(crate) struct Reader {
-    /// The name of its result among what the program of the prompt hands over.
-    result: String,
+    /// Its result, by whose name the program of the prompt hands it over.
+    node: NodeId,
     /// What its inputs are multiplied by, if by anything.
     pub(crate) factors: Option<Weight>,
     pub(crate) weight: Weight,
@@ -80,7 +83,13 @@ impl<'a, D: Device> FirstTokens<'a, D> {
             period: model.encoders.first().map_or(1, |encoder| encoder.tokenizer.limit()),
             rows,
             is_packed: model.packed.is_some(),
+            is_needed: pipeline.plan.has_ranges(),
         }))
+    }
+
+    /// The results of the layers that read texts.
+    pub(crate) fn readers(&self) -> impl Iterator<Item = NodeId> {
+        self.readers.iter().map(|reader| reader.node)
     }
 
     /// Replace the rows of first tokens in what was handed over for a prompt.
@@ -92,21 +101,18 @@ impl<'a, D: Device> FirstTokens<'a, D> {
     ) -> Result<(), Error> {
         let (texts, tokens) = condition.texts();
         let channels = texts.len() / condition.batch() / tokens;
-        // Each element of a batch, and each part of a long text, begins with a first token.
-        let period = self.period;
-        let firsts = (0..condition.batch())
-            .flat_map(|text| (0..tokens).step_by(period).map(move |t| text * tokens + t));
         let mut places = Vec::new();
-        for row in firsts {
+        for row in self.rows_of(condition) {
             let embedding = &texts[row * channels..][..channels];
             if embedding.iter().all(|x| *x == 0.0) {
                 // Zeros have a code of their own in every range, and stay zeros.
                 continue;
             }
-            places.push((row, self.find(embedding, watch)?));
+            places.extend(self.find(embedding, watch)?.map(|found| (row, found)));
         }
         for (reader, layer) in self.readers.iter().enumerate() {
-            let Some(value) = values.iter_mut().find(|value| value.name() == layer.result) else {
+            let name = layer.node.to_string();
+            let Some(value) = values.iter_mut().find(|value| value.name() == name) else {
                 continue;
             };
             let rows = places.iter().map(|(row, (known, factor))| {
@@ -118,23 +124,37 @@ impl<'a, D: Device> FirstTokens<'a, D> {
         Ok(())
     }
 
-    /// The known rows for an embedding, and the factor that makes them its own.
-    fn find(&mut self, embedding: &[f32], watch: &Watch<'_>) -> Result<(usize, f32), Error> {
+    /// Where first tokens are among all of a batch: each element, and each part of a long text, begins with one.
+    pub(crate) fn rows_of(&self, condition: &Condition) -> Vec<usize> {
+        let (_, tokens) = condition.texts();
+        let texts = 0..condition.batch();
+        let of = |text| (0..tokens).step_by(self.period).map(move |token| text * tokens + token);
+        texts.flat_map(of).collect()
+    }
+
+    /// The known rows for an embedding, and the factor that makes them its own; `None` where there are none, and none are
+    /// needed.
+    fn find(
+        &mut self,
+        embedding: &[f32],
+        watch: &Watch<'_>,
+    ) -> Result<Option<(usize, f32)>, Error> {
         if let Some(known) = self.rows.iter().position(|rows| rows.embedding == embedding) {
-            return Ok((known, 1.0));
+            return Ok(Some((known, 1.0)));
         }
         if !self.is_packed {
             let results = compute(self.device, &self.readers, embedding, watch)?;
             self.rows.push(Rows { embedding: embedding.to_vec(), results });
-            return Ok((self.rows.len() - 1, 1.0));
+            return Ok(Some((self.rows.len() - 1, 1.0)));
         }
         let near = |known: &Rows| multiple(&known.embedding, embedding);
         let found = self.rows.iter().enumerate().find_map(|(i, rows)| Some((i, near(rows)?)));
-        found.ok_or_else(|| {
-            let fault = "this model was packed for texts that begin as its encoders make them without --clip-skip; \
-                         leave it out, or quantize the model again with dynamic activations";
-            Error::Request(fault.into())
-        })
+        if found.is_some() || !self.is_needed {
+            return Ok(found);
+        }
+        let fault = "this model was packed for texts that begin as its encoders make them without --clip-skip; \
+                     leave it out, or quantize the model again with dynamic activations";
+        Err(Error::Request(fault.into()))
     }
 }
 
@@ -163,7 +183,7 @@ pub(crate) fn readers(recording: &Recording) -> Vec<Reader> {
             read = recording.node(*read.inputs.first()?);
         }
         let reads_texts = matches!(&read.kind, Kind::Input { name } if name == Condition::TEXTS);
-        reads_texts.then(|| Reader { result: recording.id(i).to_string(), factors, weight })
+        reads_texts.then(|| Reader { node: recording.id(i), factors, weight })
     });
     of.collect()
 }

@@ -187,6 +187,14 @@ impl Plan {
         self
     }
 
+    /// The same with another treatment of first tokens, and no other change.
+    pub fn with_first_token(mut self, first_token: FirstToken) -> Self {
+        let unlisted = Formats { default: self.others, ..Formats::default() };
+        let formats = self.components.entry(UNET.to_owned()).or_insert(unlisted);
+        formats.first_token = first_token;
+        self
+    }
+
     /// The same for a model that draws so unless it is told otherwise.
     pub fn with_run(self, run: Run) -> Self {
         Self { run: Some(run), ..self }

@@ -89,7 +89,8 @@ impl Look {
 }
 
 impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
-    /// Draw all pictures of a request with real numbers.
+    /// Draw all pictures of a request with real numbers. If the pipeline's plan says that keys and values of first tokens are real,
+    /// they are in all that is measured.
     ///
     /// # Errors
     ///
@@ -244,10 +245,10 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
         self.make_room_for(layer);
         let network = match Place::of(layer) {
             Place::Encoder => self.encoders.network_mut(layer.component),
-            Place::Denoiser => &mut self.denoiser.network,
+            Place::Denoiser => return self.denoiser.own_error(layer, format),
             Place::Decoder => &mut self.decoder.network,
         };
-        network.own_error(layer, format)
+        network.own_error(layer, format, None)
     }
 
     /// What becomes of the pictures when all numbers are rounded to 16 bits.

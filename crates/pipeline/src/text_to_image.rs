@@ -132,6 +132,21 @@ impl<'a, D: Device> TextToImage<'a, D> {
         Ok(pixels)
     }
 
+    /// How much larger the first token of the first prompt is than all others, by what is greatest in each.
+    ///
+    /// # Errors
+    ///
+    /// As [`TextToImage::draw`].
+    pub fn first_token_ratio(&self, request: &Request, watch: &Watch<'_>) -> Result<f64, Error> {
+        let prompts = request.prompts.iter().take(1).cloned().collect();
+        let request = Request { prompts, ..request.clone() };
+        let texts = text::encode(self, &request, &self.settings(&request)?, watch)?;
+        let text = texts.prompts.first().ok_or_else(|| Error::Request("no prompt".into()))?;
+        let (first, others) = text.context.split_at(text.context.len() / text.tokens);
+        let most = |numbers: &[f32]| numbers.iter().fold(f32::MIN_POSITIVE, |a, b| a.max(b.abs()));
+        Ok(f64::from(most(first) / most(others)))
+    }
+
     /// Final latents of all pictures of a request, `[channels, height, width]` each, at the sampler's scale.
     ///
     /// # Errors

@@ -6,12 +6,13 @@ use std::path::Path;
 
 use pipeline::calibrate::Calibrator;
 use pipeline::model::Extras;
+use pipeline::probe::{Layer, Look, Probe};
 use pipeline::prompt::Prompt;
 use pipeline::{FirstToken, Known, Model, Plan, Request, TextToImage, Watch, pack};
 use quant::calibration::{self, Calibration, Rule};
 use quant::metrics::Noise;
 use tensor::file::{Checkpoint, Delta, TensorView};
-use tensor::{Control, Cpu, Halves, Precision, Span};
+use tensor::{Control, Cpu, Halves, LayerFormat, Precision, Span};
 
 fn open(name: &str) -> Model {
     let pipelines = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/pipelines");
@@ -203,4 +204,25 @@ fn plans_without_ranges_are_refused() {
     plan(&known).check(&model).unwrap();
     known.ranges.insert("conv_no".into(), Span::new(0.0, 1.0).unwrap());
     assert!(fault(&plan(&known)).contains("`conv_no`, which is no layer"));
+}
+
+/// The search sees what formats do to words, not what they do to a token that is real in the end.
+#[test]
+fn formats_of_what_reads_texts_are_judged_without_first_tokens() {
+    let model = with_large_first_token(64.0);
+    let (cpu, watch) = (Cpu::detect(2), Watch::default());
+    let worst = |first_token: FirstToken| {
+        let plan = Plan::float(Precision::F32).with_first_token(first_token);
+        let pipeline = TextToImage::new(&cpu, &model, &plan);
+        let mut probe = Probe::new(&pipeline, &request(&["a fox", "a house"]), &watch).unwrap();
+        let reads_texts =
+            |layer: &&Layer| layer.name.contains("attn2.to_k") || layer.name.contains("attn2.to_v");
+        let layers: Vec<Layer> = probe.layers().iter().filter(reads_texts).cloned().collect();
+        let scheme = LayerFormat::Integer("w4a8".parse().unwrap());
+        let measure = |layer: &Layer| probe.measure(layer, scheme, Look::Prediction).unwrap().sqnr;
+        layers.iter().map(measure).fold(f64::INFINITY, f64::min)
+    };
+    let (apart, together) = (worst(FirstToken::Float), worst(FirstToken::AsOthers));
+    println!("w4a8 of what reads texts: {together:.1} dB, first tokens apart {apart:.1} dB");
+    assert!(apart > together + 6.0, "{together:.1} {apart:.1}");
 }

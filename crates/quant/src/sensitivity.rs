@@ -51,6 +51,9 @@ pub struct Header {
     pub steps: usize,
     /// Guidance scale.
     pub guidance: f32,
+    /// Whether keys and values of texts' first tokens were those of real weights, whatever was measured.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub real_first_token: bool,
     /// What is measured of each component, in the order in which a picture needs them.
     pub components: Vec<Component>,
     /// What rounding all real numbers to 16 bits does.

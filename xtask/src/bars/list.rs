@@ -1,8 +1,8 @@
 //! The promises.
 
 use super::{
-    Bar, Limit, Size, Source, avx2, large, method, mission, mixed, packed, picture, quality, race, ram,
-    tests, threads,
+    Bar, Limit, Size, Source, avx2, large, method, mission, mixed, packed, picture, quality, race,
+    ram, tests, threads,
 };
 
 const PARITY: Source = Source {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
+use pipeline::FirstToken;
 use quant::calibration::Rule;
 use tensor::{Halves, LayerFormat, Scheme};
 
@@ -24,9 +25,9 @@ pub(crate) struct Known {
     #[arg(long, value_name = "RULE", requires = "is_static", default_value = "p99.9")]
     pub(crate) rule: Rule,
 
-    /// Keys and values of a text's first token, which is larger than all others and would widen their range [default: float
-    /// with --static, else as-others]
-    #[arg(long, value_enum, conflicts_with_all = ["target", "scheme", "plan"])]
+    /// Keys and values of a text's first token, which may be far larger than all others [default: float with --static, and with
+    /// --target where it is twice as large; else as-others]
+    #[arg(long, value_enum, conflicts_with_all = ["scheme", "plan"])]
     pub(crate) first_token: Option<FirstTokenArg>,
 
     /// The two halves that shortcuts of the way up read, which need not be of one size
@@ -46,6 +47,15 @@ pub(crate) enum FirstTokenArg {
     Float,
     /// Like any other token
     AsOthers,
+}
+
+impl From<FirstTokenArg> for FirstToken {
+    fn from(typed: FirstTokenArg) -> Self {
+        match typed {
+            FirstTokenArg::Float => Self::Float,
+            FirstTokenArg::AsOthers => Self::AsOthers,
+        }
+    }
 }
 
 /// How shortcuts read what stands side by side.

@@ -6,7 +6,7 @@ use clap::Args;
 use quant::sensitivity::Shard;
 use tensor::LayerFormat;
 
-use super::{Pictures, Source, known};
+use super::{FirstTokenArg, Pictures, Source, known};
 
 /// Measure what each layer's formats do to the pictures.
 #[derive(Args, Debug)]
@@ -41,6 +41,11 @@ pub(crate) struct Sensitivity {
     /// code
     #[arg(long, value_name = "FILE")]
     pub(crate) moments: Option<PathBuf>,
+
+    /// Keys and values of a text's first token: from real weights, so that layers are judged by other tokens, or not
+    /// [default: float where the first token is twice as large as all others]
+    #[arg(long, value_enum)]
+    pub(crate) first_token: Option<FirstTokenArg>,
 
     /// Measure these components alone, of `unet`, `text_encoder`, `text_encoder_2`, `vae`
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]

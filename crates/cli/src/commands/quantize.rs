@@ -15,11 +15,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use pipeline::{FirstToken, Known, Plan};
+use pipeline::Plan;
 use tensor::{Control, Precision};
 
 use super::engine;
-use crate::args::{FirstTokenArg, Quantize};
+use crate::args::Quantize;
 use crate::output;
 use crate::report::{self, Details, Progress};
 
@@ -96,10 +96,7 @@ fn uniform(args: &Quantize) -> Result<Plan> {
     let halves = args.known.shortcuts.into();
     let plan = engine::uniform_unet(scheme, halves, Precision::Bf16);
     Ok(match args.known.first_token {
-        Some(FirstTokenArg::Float) => {
-            let known = Known { first_token: FirstToken::Float, halves, ..Known::default() };
-            plan.with_known("unet", known)
-        }
-        _ => plan,
+        Some(typed) => plan.with_first_token(typed.into()),
+        None => plan,
     })
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::HumanDuration;
 use pipeline::probe::{Layer, Look, Probe};
-use pipeline::{Model, Plan, Request, TextToImage, Watch};
+use pipeline::{FirstToken, Model, Plan, Request, TextToImage, Watch};
 use quant::sensitivity::{
     Component, Effect, FLOAT, Header, Of, Record, Sensitivity, Shard, VERSION,
 };
@@ -49,6 +49,7 @@ pub(crate) fn run(args: &args::Sensitivity) -> Result<()> {
         formats: args.formats.clone(),
         text_formats: args.text_formats.clone(),
         components: args.components.clone(),
+        first_token: args.first_token.map(Into::into),
         look: if args.all_pictures { PicturesOf::All } else { PicturesOf::Content },
         scope: match args.layers {
             Some(layers) => Scope::Sample(layers as usize),
@@ -75,6 +76,8 @@ pub(crate) struct What {
     pub(crate) text_formats: Vec<LayerFormat>,
     /// What is measured; all where there is nothing.
     pub(crate) components: Vec<String>,
+    /// How the first token of a text is treated in all that is measured; as its size suggests where nothing is said.
+    pub(crate) first_token: Option<FirstToken>,
     /// Whose pictures are compared.
     pub(crate) look: PicturesOf,
     /// How much is measured.
@@ -130,11 +133,13 @@ impl What {
         let progress = Progress::new(Details::None);
         let observer = |event| progress.tell(event);
         let watch = Watch { cancel: Some(cancel), observer: Some(&observer), ..Watch::default() };
-        let plan = Plan::float(Precision::F32);
+        let real = Plan::float(Precision::F32);
+        let first_token = self.first_token((&TextToImage::new(cpu, model, &real), &watch))?;
+        let plan = real.with_first_token(first_token);
         let pipeline = TextToImage::new(cpu, model, &plan);
         let what = self.within_time((&pipeline, &watch), path)?;
         let mut probe = Probe::new(&pipeline, &what.request, &watch)?;
-        let header = what.header(model, &mut probe)?;
+        let header = what.header((model, first_token), &mut probe)?;
         let mut run = Run { probe, what: &what, progress: &progress };
         let measured = match what.scope {
             Scope::All => run.file(header, path)?,
@@ -156,6 +161,23 @@ impl What {
         };
         progress.finish();
         Ok(measured)
+    }
+
+    fn first_token(
+        &self,
+        (pipeline, watch): (&TextToImage<'_, Cpu>, &Watch<'_>),
+    ) -> Result<FirstToken> {
+        if let Some(first_token) = self.first_token {
+            return Ok(first_token);
+        }
+        let ratio = pipeline.first_token_ratio(&self.request, watch)?;
+        if ratio < LARGE {
+            return Ok(FirstToken::AsOthers);
+        }
+        report::say(&format!(
+            "the first token of texts is {ratio:.1} times as large as all others: its keys and values stay real"
+        ));
+        Ok(FirstToken::Float)
     }
 
     /// The same with as few pictures as leave time for many layers, where there is a limit. Interrupted work goes on with
@@ -184,7 +206,11 @@ impl What {
         Ok(Self { request, ..self.clone() })
     }
 
-    fn header(&self, model: &Model, probe: &mut Probe<'_, '_, Cpu>) -> Result<Header> {
+    fn header(
+        &self,
+        (model, first_token): (&Model, FirstToken),
+        probe: &mut Probe<'_, '_, Cpu>,
+    ) -> Result<Header> {
         let (settings, request) = (probe.settings().clone(), &self.request);
         let known = |name: &String| model.components().any(|component| component.name == name);
         if let Some(other) = self.components.iter().find(|name| !known(name)) {
@@ -219,6 +245,7 @@ impl What {
             height: settings.height,
             steps: settings.steps,
             guidance: settings.guidance,
+            real_first_token: first_token == FirstToken::Float,
             components: components.collect(),
             rounding: probe.rounding()?,
             places: None,
@@ -226,6 +253,9 @@ impl What {
         })
     }
 }
+
+/// How much larger than all others a first token is that is treated apart.
+const LARGE: f64 = 2.0;
 
 /// Layers whose effects should be measured before they are measured on more pictures: about as many as have roles of their
 /// own.

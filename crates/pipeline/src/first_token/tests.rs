@@ -73,7 +73,7 @@ fn prompted(model: &Model, plan: &Plan, request: &Request) -> Result<Prompted, E
     let of_readers = |values: &[Held]| {
         let all = readers(&recording).into_iter();
         let value = |result: &str| values.iter().find(|value| value.name() == result);
-        all.filter_map(|reader| value(&reader.result).map(Held::numbers)).collect()
+        all.filter_map(|reader| value(&reader.node.to_string()).map(Held::numbers)).collect()
     };
     let (texts, tokens) = condition.texts();
     let (before, after) = (of_readers(&before), of_readers(&after));
@@ -194,6 +194,14 @@ fn a_packed_model_knows_its_own_first_token_and_no_other() {
     let skipped = Request { clip_skip: 1, ..request("a fox") };
     let fault = own(&skipped).unwrap_err().to_string();
     assert!(fault.contains("--clip-skip"), "{fault}");
+    // Where ranges are found while it runs, it is as good as its weights.
+    let dynamic = Plan::uniform("w8a8".parse().unwrap(), Precision::F32);
+    let dynamic = packed(&model, &dynamic.with_first_token(FirstToken::Float));
+    let plan_of = |file: &Model| file.packed.as_ref().unwrap().plan.clone();
+    let found = prompted(&dynamic, &plan_of(&dynamic), &skipped).unwrap();
+    assert_eq!(found.after, found.before);
+    let found = prompted(&dynamic, &plan_of(&dynamic), &request("a fox")).unwrap();
+    assert_ne!(found.after, found.before);
     // The original model computes it, and the second model of a process is no different from the first.
     assert!(prompted(&model, &original, &skipped).is_ok());
     assert_eq!(own(&request("a fox")).unwrap(), own(&request("a fox")).unwrap());

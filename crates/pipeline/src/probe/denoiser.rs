@@ -1,11 +1,13 @@
 //! A UNet that can be changed in one layer, and the pictures that it draws.
 
 use models::unet;
-use tensor::{Device, LayerFormat, Plan, Session};
+use tensor::graph::NodeId;
+use tensor::{Device, Held, LayerFormat, Plan, Session};
 
-use super::network::{Inputs, Network, changed, real};
+use super::network::{Inputs, Network, Rows, changed, real};
 use super::{Layer, Look};
 use crate::denoise::{Condition, Geometry, Texts, record};
+use crate::first_token::FirstTokens;
 use crate::request::{Phase, Watch};
 use crate::text_to_image::Settings;
 use crate::trajectory::Trajectory;
@@ -23,7 +25,10 @@ pub(super) struct Denoiser<'a, 'w, D: Device> {
     /// Pictures of each prompt.
     pictures: usize,
     /// For each picture, with real numbers.
-    conditions: Vec<Inputs>,
+    conditions: Vec<Condition>,
+    /// Keys and values of texts' first tokens, where these are of real weights whatever a plan says.
+    firsts: Option<FirstTokens<'a, D>>,
+    watch: &'w Watch<'w>,
 }
 
 /// A picture before it is decoded.
@@ -54,6 +59,7 @@ impl<'a, 'w, D: Device> Denoiser<'a, 'w, D> {
         let tokens = texts.prompts.first().map_or(0, |text| text.tokens);
         let geometry = Geometry::new(model, settings, tokens);
         let recording = record(model, &config, &geometry)?;
+        let firsts = FirstTokens::new(pipeline, &recording)?;
         let network =
             Network::new(pipeline.device, &model.unet, recording, (Phase::Denoise, watch));
         let timesteps = settings.scheduler.sampler(settings.steps)?.timesteps().to_vec();
@@ -67,6 +73,8 @@ impl<'a, 'w, D: Device> Denoiser<'a, 'w, D> {
             seeds: (0..request.total()).map(|index| request.seed_of(index)).collect(),
             pictures: request.pictures,
             conditions: Vec::new(),
+            firsts,
+            watch,
         };
         denoiser.conditions = denoiser.told(texts);
         let first = (0..denoiser.seeds.len()).map(|index| {
@@ -79,12 +87,10 @@ impl<'a, 'w, D: Device> Denoiser<'a, 'w, D> {
     }
 
     /// What the network is told for each picture beside noise and time.
-    fn told(&self, texts: &Texts) -> Vec<Inputs> {
+    fn told(&self, texts: &Texts) -> Vec<Condition> {
         let condition = |index: usize| {
             let text = &texts.prompts[index / self.pictures];
-            let context = (&self.config, &self.settings);
-            let condition = Condition::new(text, texts.negative.as_ref(), context);
-            Inputs { numbers: condition.inputs().to_vec(), ..Inputs::default() }
+            Condition::new(text, texts.negative.as_ref(), (&self.config, &self.settings))
         };
         (0..self.seeds.len()).map(condition).collect()
     }
@@ -97,8 +103,9 @@ impl<'a, 'w, D: Device> Denoiser<'a, 'w, D> {
     }
 
     /// What goes into a call.
-    fn inputs(&self, condition: &Inputs, (call, way): (usize, &Trajectory)) -> Inputs {
-        let mut inputs = condition.clone();
+    fn inputs(&self, condition: &Condition, (call, way): (usize, &Trajectory)) -> Inputs {
+        let numbers = condition.inputs().to_vec();
+        let mut inputs = Inputs { numbers, ..Inputs::default() };
         inputs.numbers.push(("sample", self.geometry.input(&way.input(call))));
         inputs.numbers.push(("time", self.times[call].clone()));
         inputs
@@ -112,15 +119,41 @@ impl<'a, 'w, D: Device> Denoiser<'a, 'w, D> {
         look: Look,
     ) -> Result<Vec<Denoised>, Error> {
         let plan = changed(layer, format);
-        let first = self.network.from(layer, &plan)?;
-        let mut sessions = Sessions { first, later: self.later(&plan, look)? };
+        let (first, later, values);
+        if let Some(exact) = self.exact(layer) {
+            (first, values) = self.network.behind(layer, &plan, &exact)?;
+            later = self.later(&real(), &[layer.node], look)?;
+        } else {
+            (first, values) = (self.network.from(layer, &plan)?, Vec::new());
+            later = self.later(&plan, &[], look)?;
+        }
+        let mut sessions = Sessions { first, later };
         let pictures = (0..look.count(self.seeds.len())).map(|index| {
-            self.network.resume(&mut sessions.first, index)?;
+            // A text's keys and values are the same in all calls.
+            let values = values.get(index..=index).unwrap_or_default();
+            self.network.resume_with(&mut sessions.first, index, values)?;
+            sessions.later.iter_mut().try_for_each(|later| later.restore(values))?;
             self.finished((index, &self.conditions[index]), &mut sessions, look)
         });
         let pictures = pictures.collect::<Result<_, Error>>()?;
         self.forget(&sessions);
         Ok(pictures)
+    }
+
+    /// How far off a layer's own result is in this format, in decibels over all first calls.
+    pub(super) fn own_error(&mut self, layer: &Layer, format: LayerFormat) -> Result<f64, Error> {
+        let exact = self.exact(layer);
+        self.network.own_error(layer, format, exact.as_ref())
+    }
+
+    /// Of a layer that reads texts, the rows that are those of real weights in every format.
+    fn exact(&self, layer: &Layer) -> Option<Rows> {
+        let firsts = self.firsts.as_ref()?;
+        let condition = self.conditions.first()?;
+        let (_, tokens) = condition.texts();
+        let of = condition.batch() * tokens;
+        let reads = firsts.readers().any(|node| node == layer.node);
+        reads.then(|| Rows { rows: firsts.rows_of(condition), of })
     }
 
     /// Draw all pictures with real numbers from these embeddings.
@@ -135,22 +168,52 @@ impl<'a, 'w, D: Device> Denoiser<'a, 'w, D> {
         texts: &Texts,
         look: Look,
     ) -> Result<Vec<Denoised>, Error> {
-        let first = self.network.whole(plan)?;
-        let mut sessions = Sessions { first, later: self.later(plan, look)? };
+        // With real numbers, first tokens are what they should be.
+        let firsts = self.firsts.as_ref().filter(|_| *plan != real());
+        let given: Vec<NodeId> = firsts.into_iter().flat_map(FirstTokens::readers).collect();
+        let mut read = (!given.is_empty()).then(|| self.network.up_to(plan, &given)).transpose()?;
+        let first = self.network.given(plan, &given)?;
+        let mut sessions = Sessions { first, later: self.later(plan, &given, look)? };
+        let mut pictures = Vec::new();
         let told = self.told(texts).into_iter().take(look.count(self.seeds.len()));
-        let pictures = told.enumerate().map(|(index, condition)| {
+        for (index, condition) in told.enumerate() {
             let inputs = self.inputs(&condition, (0, &self.trajectory(index)?));
+            if let Some(read) = &mut read {
+                let values = self.read(read, &inputs, &condition)?;
+                sessions.first.restore(&values)?;
+                sessions.later.iter_mut().try_for_each(|later| later.restore(&values))?;
+            }
             self.network.run(&mut sessions.first, &inputs)?;
-            self.finished((index, &condition), &mut sessions, look)
-        });
-        let pictures = pictures.collect::<Result<_, Error>>()?;
+            pictures.push(self.finished((index, &condition), &mut sessions, look)?);
+        }
+        read.iter().for_each(|read| self.network.forget(read));
         self.forget(&sessions);
         Ok(pictures)
     }
 
-    fn later(&mut self, plan: &Plan, look: Look) -> Result<Option<Session<'a, D>>, Error> {
+    /// Keys and values of a picture's texts, with those of first tokens from real weights.
+    fn read(
+        &mut self,
+        session: &mut Session<'a, D>,
+        inputs: &Inputs,
+        condition: &Condition,
+    ) -> Result<Vec<Held>, Error> {
+        self.network.run(session, inputs)?;
+        let mut values = session.hold()?;
+        if let Some(firsts) = &mut self.firsts {
+            firsts.replace(condition, &mut values, self.watch)?;
+        }
+        Ok(values)
+    }
+
+    fn later(
+        &mut self,
+        plan: &Plan,
+        given: &[NodeId],
+        look: Look,
+    ) -> Result<Option<Session<'a, D>>, Error> {
         let wanted = look == Look::Picture && self.times.len() > 1;
-        wanted.then(|| self.network.whole(plan)).transpose()
+        wanted.then(|| self.network.given(plan, given)).transpose()
     }
 
     fn forget(&mut self, sessions: &Sessions<'a, D>) {
@@ -161,7 +224,7 @@ impl<'a, 'w, D: Device> Denoiser<'a, 'w, D> {
     /// A picture whose first call was just run.
     fn finished(
         &self,
-        (index, condition): (usize, &Inputs),
+        (index, condition): (usize, &Condition),
         sessions: &mut Sessions<'a, D>,
         look: Look,
     ) -> Result<Denoised, Error> {

@@ -42,6 +42,24 @@ pub(super) struct Network<'a, 'w, D: Device> {
     watch: &'w Watch<'w>,
 }
 
+/// Some rows of a layer's result.
+#[derive(Clone, Debug)]
+pub(super) struct Rows {
+    pub(super) rows: Vec<usize>,
+    /// Of how many.
+    pub(super) of: usize,
+}
+
+impl Rows {
+    fn copy(&self, from: &[f32], to: &mut [f32]) {
+        let width = from.len() / self.of;
+        for row in &self.rows {
+            let row = row * width..(row + 1) * width;
+            to[row.clone()].copy_from_slice(&from[row]);
+        }
+    }
+}
+
 /// What goes into one call of a network, by name.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Inputs {
@@ -191,6 +209,49 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
         self.session(self.program(plan))
     }
 
+    /// All of the network by a plan, given the results of some layers.
+    pub(super) fn given(&mut self, plan: &Plan, given: &[NodeId]) -> Result<Session<'a, D>, Error> {
+        if given.is_empty() {
+            return self.whole(plan);
+        }
+        let outputs = self.recording.outputs().iter();
+        let outputs: Vec<Output> = outputs.map(|(_, node)| (*node).into()).collect();
+        self.part(plan, Part { outputs: &outputs, given })
+    }
+
+    /// The results of some layers by a plan, from the start.
+    pub(super) fn up_to(
+        &mut self,
+        plan: &Plan,
+        results: &[NodeId],
+    ) -> Result<Session<'a, D>, Error> {
+        let outputs: Vec<Output> = results.iter().map(|node| (*node).into()).collect();
+        self.part(plan, Part { outputs: &outputs, given: &[] })
+    }
+
+    /// The network behind a layer with real numbers, for calls that go on there; and what the layer computes in them by a plan, in some rows
+    /// the same as with real numbers.
+    pub(super) fn behind(
+        &mut self,
+        layer: &Layer,
+        plan: &Plan,
+        exact: &Rows,
+    ) -> Result<(Session<'a, D>, Vec<Held>), Error> {
+        self.go_to(layer.start)?;
+        let found = self.results(layer, plan)?;
+        self.go_to(layer.node.next())?;
+        let name = layer.node.to_string();
+        let values = found.into_iter().zip(&self.kept).map(|(mut found, kept)| {
+            let real = kept.iter().find(|value| value.name() == name);
+            let real = real.expect("what a layer computes is kept behind it");
+            exact.copy(&real.numbers(), &mut found);
+            // All of it as one row.
+            Ok(real.with_rows(&[(0, found)])?)
+        });
+        let values = values.collect::<Result<_, Error>>()?;
+        Ok((self.from_front(&real())?, values))
+    }
+
     fn program(&self, plan: &Plan) -> Arc<Program> {
         if *plan == real() {
             Arc::clone(&self.whole)
@@ -202,6 +263,10 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
     /// The network from a layer on by a plan, for calls that go on there.
     pub(super) fn from(&mut self, layer: &Layer, plan: &Plan) -> Result<Session<'a, D>, Error> {
         self.go_to(layer.start)?;
+        self.from_front(plan)
+    }
+
+    fn from_front(&mut self, plan: &Plan) -> Result<Session<'a, D>, Error> {
         let given = self.recording.live_before(self.front);
         let outputs = self.recording.outputs().iter();
         // A result that comes before the layer stays what it is.
@@ -229,7 +294,18 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
 
     /// Run a call from the front on.
     pub(super) fn resume(&self, session: &mut Session<'a, D>, call: usize) -> Result<(), Error> {
+        self.resume_with(session, call, &[])
+    }
+
+    /// Run a call from the front on, with other values than those that were kept.
+    pub(super) fn resume_with(
+        &self,
+        session: &mut Session<'a, D>,
+        call: usize,
+        others: &[Held],
+    ) -> Result<(), Error> {
         session.restore(&self.kept[call])?;
+        session.restore(others)?;
         self.run(session, &self.calls[call])
     }
 
@@ -284,16 +360,24 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
         Ok(quickest.unwrap_or_default())
     }
 
-    /// How far off a layer's own result is in this format, in decibels over all calls.
-    pub(super) fn own_error(&mut self, layer: &Layer, format: LayerFormat) -> Result<f64, Error> {
+    /// How far off a layer's own result is in this format, in decibels over all calls; some rows may be the same.
+    pub(super) fn own_error(
+        &mut self,
+        layer: &Layer,
+        format: LayerFormat,
+        same: Option<&Rows>,
+    ) -> Result<f64, Error> {
         self.go_to(layer.start)?;
         let exact = match self.exact.take() {
             Some((node, exact)) if node == layer.node => exact,
             _ => self.results(layer, &real())?,
         };
-        let found = self.results(layer, &changed(layer, format))?;
+        let mut found = self.results(layer, &changed(layer, format))?;
         let mut noise = Noise::default();
-        exact.iter().zip(&found).for_each(|(exact, found)| noise.add(exact, found));
+        for (exact, found) in exact.iter().zip(&mut found) {
+            same.iter().for_each(|rows| rows.copy(exact, found));
+            noise.add(exact, found);
+        }
         self.exact = Some((layer.node, exact));
         Ok(noise.sqnr())
     }

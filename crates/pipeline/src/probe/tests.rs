@@ -9,12 +9,21 @@ use tensor::{Cpu, LayerFormat, Precision, Scheme};
 use super::network::{changed, real};
 use super::{Layer, Look, Probe};
 use crate::model::Extras;
-use crate::{Model, Plan, Request, TextToImage, Watch};
+use crate::{FirstToken, Model, Plan, Request, TextToImage, Watch};
 
 fn with_probe(name: &str, request: &Request, test: &mut dyn FnMut(Probe<'_, '_, Cpu>)) {
+    with_first_token(FirstToken::AsOthers, (name, request), test);
+}
+
+fn with_first_token(
+    first_token: FirstToken,
+    (name, request): (&str, &Request),
+    test: &mut dyn FnMut(Probe<'_, '_, Cpu>),
+) {
     let pipelines = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/pipelines");
     let model = Model::open(&pipelines.join(name), &Extras::default()).unwrap();
-    let (cpu, plan, watch) = (Cpu::detect(2), Plan::float(Precision::F32), Watch::default());
+    let (cpu, watch) = (Cpu::detect(2), Watch::default());
+    let plan = Plan::float(Precision::F32).with_first_token(first_token);
     let pipeline = TextToImage::new(&cpu, &model, &plan);
     test(Probe::new(&pipeline, request, &watch).unwrap());
 }
@@ -69,6 +78,38 @@ fn resuming_at_a_layer_equals_running_all() {
                 }
             }
         });
+    }
+}
+
+#[test]
+fn first_tokens_are_left_alone_where_they_are_to_be_real() {
+    let guided = Request { steps: Some(2), guidance: Some(3.0), ..request() };
+    for (name, request) in [("tiny-sdxl-turbo", request()), ("tiny-sd15", guided)] {
+        let found = |first_token: FirstToken| {
+            let mut found = Vec::new();
+            with_first_token(first_token, (name, &request), &mut |mut probe| {
+                let readers = |layer: &&Layer| {
+                    layer.name.ends_with("attn2.to_k") || layer.name.ends_with("attn2.to_v")
+                };
+                let readers: Vec<Layer> = probe.layers().iter().filter(readers).cloned().collect();
+                for layer in readers {
+                    let format = integers("w2a8");
+                    let alone = probe.measure(&layer, format, Look::Picture).unwrap();
+                    let all = probe.by(&|component| {
+                        if component == "unet" { changed(&layer, format) } else { real() }
+                    });
+                    // One goes on behind the layer, the other is given what it computes.
+                    assert_eq!(alone, all.unwrap(), "{name} {}", layer.name);
+                    found.push((alone, probe.own_error(&layer, format).unwrap()));
+                }
+            });
+            found
+        };
+        let (real, rounded) = (found(FirstToken::Float), found(FirstToken::AsOthers));
+        assert!(!real.is_empty() && real.len() == rounded.len());
+        for ((with, own), (without, own_without)) in real.iter().zip(&rounded) {
+            assert!(own > own_without && with != without, "{name} {own} {own_without}");
+        }
     }
 }
 

@@ -18,6 +18,7 @@ pub(crate) fn header_of(formats: &[&str], layers: &[&str]) -> Header {
         height: 64,
         steps: 1,
         guidance: 0.0,
+        real_first_token: false,
         components: vec![Component {
             name: "unet".into(),
             formats: owned(formats),

@@ -52,7 +52,7 @@ pub(super) fn choose(
     if let Some(Limit::Size(budget)) = args.budget {
         let mut within = Vec::new();
         for candidate in all {
-            if pack::bytes(model, &plan(&candidate.layers)?, cpu)? <= budget.as_u64() {
+            if pack::bytes(model, &plan(&candidate.layers, &measured)?, cpu)? <= budget.as_u64() {
                 within.push(candidate);
             }
         }

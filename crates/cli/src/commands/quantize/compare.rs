@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use pipeline::probe::Probe;
-use pipeline::{Plan, Request, TextToImage, Watch};
+use pipeline::{FirstToken, Plan, Request, TextToImage, Watch};
 use quant::formats::{Formats, Layers};
 use quant::sensitivity::{Effect, Sensitivity};
 use serde::{Deserialize, Serialize};
@@ -65,7 +65,9 @@ pub(super) fn compare<'a>(
     let progress = Progress::new(Details::None);
     let observer = |event| progress.tell(event);
     let watch = Watch { cancel: Some(cancel), observer: Some(&observer), ..Watch::default() };
-    let real = Plan::float(Precision::F32);
+    let first_token =
+        if measured.header.real_first_token { FirstToken::Float } else { FirstToken::AsOthers };
+    let real = Plan::float(Precision::F32).with_first_token(first_token);
     let pipeline = TextToImage::new(cpu, model, &real);
     let mut probe = None;
     let mut compared = Vec::new();
@@ -87,7 +89,7 @@ pub(super) fn compare<'a>(
                 Some(probe) => probe,
                 None => probe.insert(Probe::new(&pipeline, request, &watch)?),
             };
-            probe.compare(&plan(&candidate.layers)?)?
+            probe.compare(&plan(&candidate.layers, measured)?)?
         };
         all.plans.push(Compared {
             ratio: candidate.ratio,

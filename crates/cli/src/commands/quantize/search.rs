@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, ensure};
-use pipeline::{Model, Plan, Request, pack};
+use pipeline::{FirstToken, Model, Plan, Request, pack};
 use quant::formats::{self, Formats, Layers, Metric};
 use quant::sensitivity::{FLOAT, Sensitivity};
 use tensor::{Cpu, LayerFormat, Scheme};
@@ -50,6 +50,7 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
         formats: schemes(&[(8, target.acts), (4, target.acts), (2, target.acts)])?,
         text_formats: text_formats(target)?,
         components: Vec::new(),
+        first_token: args.known.first_token.map(Into::into),
         look: if metric == Metric::Ssim { PicturesOf::All } else { PicturesOf::Content },
         scope: Scope::new(args.fast, shares::of(args.time, shares::WEIGHTS)),
         shard: None,
@@ -95,9 +96,9 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
     let plan = if target.acts < 16 && !is_timed {
         let both = (*chosen, best);
         let pictures = (&what, &held_out, &*work);
-        plan(&activations::choose((args, target), both, pictures, engine)?.layers)?
+        plan(&activations::choose((args, target), both, pictures, engine)?.layers, &measured)?
     } else {
-        plan(&chosen.layers)?
+        plan(&chosen.layers, &measured)?
     };
     let names = model.components().map(|component| component.name);
     output::save(&work.join("plan.toml"), plan.to_toml(names).as_bytes())?;
@@ -149,8 +150,8 @@ pub(super) fn proof(args: &Quantize) -> Result<Request> {
     drawing::pictures(&args.pictures, 2 * args.pictures.count as usize)
 }
 
-/// These formats of all components.
-pub(super) fn plan(layers: &Layers) -> Result<Plan> {
+/// These formats of all components, with first tokens as they were measured.
+pub(super) fn plan(layers: &Layers, measured: &Sensitivity) -> Result<Plan> {
     let scheme = |format: &String| match format.as_str() {
         FLOAT => Ok(None),
         scheme => scheme.parse::<Scheme>().map(Some).map_err(anyhow::Error::msg),
@@ -161,7 +162,8 @@ pub(super) fn plan(layers: &Layers) -> Result<Plan> {
         let layers: BTreeMap<String, Option<Scheme>> = layers.collect::<Result<_>>()?;
         plan = plan.with_layers(component, layers);
     }
-    Ok(plan)
+    let is_real = measured.header.real_first_token;
+    Ok(if is_real { plan.with_first_token(FirstToken::Float) } else { plan })
 }
 
 /// The choices that keep to the target, or to the budget where there is one.
@@ -178,8 +180,9 @@ fn candidates(
         let found = formats::candidates(measured, bytes, metric);
         return unless_none(found, ("the weights", bytes, least));
     };
-    let file =
-        |layers: &Layers| -> Result<f64> { Ok(pack::bytes(model, &plan(layers)?, cpu)? as f64) };
+    let file = |layers: &Layers| -> Result<f64> {
+        Ok(pack::bytes(model, &plan(layers, measured)?, cpu)? as f64)
+    };
     let mut smallest = Layers::new();
     for record in measured.layers().filter_map(|(_, r)| r.iter().min_by_key(|r| r.bytes)) {
         let component = smallest.entry(record.component.clone()).or_default();
