@@ -46,6 +46,12 @@ struct Sessions<'a, D: Device> {
     later: Option<Session<'a, D>>,
 }
 
+impl<'a, D: Device> Sessions<'a, D> {
+    fn all(&mut self) -> impl Iterator<Item = &mut Session<'a, D>> {
+        std::iter::once(&mut self.first).chain(&mut self.later)
+    }
+}
+
 impl<'a, 'w, D: Device> Denoiser<'a, 'w, D> {
     /// A UNet that will draw the pictures of a request from these embeddings.
     pub(super) fn new(
@@ -129,10 +135,12 @@ impl<'a, 'w, D: Device> Denoiser<'a, 'w, D> {
         }
         let mut sessions = Sessions { first, later };
         let pictures = (0..look.count(self.seeds.len())).map(|index| {
-            // A text's keys and values are the same in all calls.
-            let values = values.get(index..=index).unwrap_or_default();
-            self.network.resume_with(&mut sessions.first, index, values)?;
-            sessions.later.iter_mut().try_for_each(|later| later.restore(values))?;
+            if let Some(numbers) = values.get(index) {
+                // A text's keys and values are the same in all calls.
+                let name = layer.node.to_string();
+                sessions.all().try_for_each(|session| session.write(&name, numbers))?;
+            }
+            self.network.resume(&mut sessions.first, index)?;
             self.finished((index, &self.conditions[index]), &mut sessions, look)
         });
         let pictures = pictures.collect::<Result<_, Error>>()?;
@@ -180,13 +188,14 @@ impl<'a, 'w, D: Device> Denoiser<'a, 'w, D> {
             let inputs = self.inputs(&condition, (0, &self.trajectory(index)?));
             if let Some(read) = &mut read {
                 let values = self.read(read, &inputs, &condition)?;
-                sessions.first.restore(&values)?;
-                sessions.later.iter_mut().try_for_each(|later| later.restore(&values))?;
+                sessions.all().try_for_each(|session| session.restore(&values))?;
             }
             self.network.run(&mut sessions.first, &inputs)?;
             pictures.push(self.finished((index, &condition), &mut sessions, look)?);
         }
-        read.iter().for_each(|read| self.network.forget(read));
+        if let Some(read) = &read {
+            self.network.forget(read);
+        }
         self.forget(&sessions);
         Ok(pictures)
     }

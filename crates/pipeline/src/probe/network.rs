@@ -36,11 +36,14 @@ pub(super) struct Network<'a, 'w, D: Device> {
     front: NodeId,
     kept: Vec<Vec<Held>>,
     /// What the layer there computes in each call with real numbers, once its own error was asked for.
-    exact: Option<(NodeId, Vec<Vec<f32>>)>,
+    exact: Option<(NodeId, Arc<Results>)>,
     weights: D::Weights,
     phase: Phase,
     watch: &'w Watch<'w>,
 }
+
+/// What a layer computes in each call.
+type Results = Vec<Vec<f32>>;
 
 /// Some rows of a layer's result.
 #[derive(Clone, Debug)]
@@ -229,27 +232,17 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
         self.part(plan, Part { outputs: &outputs, given: &[] })
     }
 
-    /// The network behind a layer with real numbers, for calls that go on there; and what the layer computes in them by a plan, in some rows
-    /// the same as with real numbers.
+    /// The network from a layer on with real numbers, for calls that go on there and are given what the layer computes; and what
+    /// that is by a plan, in some rows the same as with real numbers.
     pub(super) fn behind(
         &mut self,
         layer: &Layer,
         plan: &Plan,
-        exact: &Rows,
-    ) -> Result<(Session<'a, D>, Vec<Held>), Error> {
+        same: &Rows,
+    ) -> Result<(Session<'a, D>, Results), Error> {
         self.go_to(layer.start)?;
-        let found = self.results(layer, plan)?;
-        self.go_to(layer.node.next())?;
-        let name = layer.node.to_string();
-        let values = found.into_iter().zip(&self.kept).map(|(mut found, kept)| {
-            let real = kept.iter().find(|value| value.name() == name);
-            let real = real.expect("what a layer computes is kept behind it");
-            exact.copy(&real.numbers(), &mut found);
-            // All of it as one row.
-            Ok(real.with_rows(&[(0, found)])?)
-        });
-        let values = values.collect::<Result<_, Error>>()?;
-        Ok((self.from_front(&real())?, values))
+        let found = self.compared(layer, plan, Some(same))?.1;
+        Ok((self.onwards(&real(), &[layer.node])?, found))
     }
 
     fn program(&self, plan: &Plan) -> Arc<Program> {
@@ -263,11 +256,12 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
     /// The network from a layer on by a plan, for calls that go on there.
     pub(super) fn from(&mut self, layer: &Layer, plan: &Plan) -> Result<Session<'a, D>, Error> {
         self.go_to(layer.start)?;
-        self.from_front(plan)
+        self.onwards(plan, &[])
     }
 
-    fn from_front(&mut self, plan: &Plan) -> Result<Session<'a, D>, Error> {
-        let given = self.recording.live_before(self.front);
+    fn onwards(&mut self, plan: &Plan, more: &[NodeId]) -> Result<Session<'a, D>, Error> {
+        let mut given = self.recording.live_before(self.front);
+        given.extend(more);
         let outputs = self.recording.outputs().iter();
         // A result that comes before the layer stays what it is.
         let outputs = outputs.map(|(_, node)| *node).filter(|node| !given.contains(node));
@@ -294,18 +288,7 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
 
     /// Run a call from the front on.
     pub(super) fn resume(&self, session: &mut Session<'a, D>, call: usize) -> Result<(), Error> {
-        self.resume_with(session, call, &[])
-    }
-
-    /// Run a call from the front on, with other values than those that were kept.
-    pub(super) fn resume_with(
-        &self,
-        session: &mut Session<'a, D>,
-        call: usize,
-        others: &[Held],
-    ) -> Result<(), Error> {
         session.restore(&self.kept[call])?;
-        session.restore(others)?;
         self.run(session, &self.calls[call])
     }
 
@@ -368,22 +351,35 @@ impl<'a, 'w, D: Device> Network<'a, 'w, D> {
         same: Option<&Rows>,
     ) -> Result<f64, Error> {
         self.go_to(layer.start)?;
-        let exact = match self.exact.take() {
-            Some((node, exact)) if node == layer.node => exact,
-            _ => self.results(layer, &real())?,
-        };
-        let mut found = self.results(layer, &changed(layer, format))?;
+        let (exact, found) = self.compared(layer, &changed(layer, format), same)?;
         let mut noise = Noise::default();
-        for (exact, found) in exact.iter().zip(&mut found) {
-            same.iter().for_each(|rows| rows.copy(exact, found));
-            noise.add(exact, found);
-        }
-        self.exact = Some((layer.node, exact));
+        exact.iter().zip(&found).for_each(|(exact, found)| noise.add(exact, found));
         Ok(noise.sqnr())
     }
 
+    /// What a layer at the front computes in each call with real numbers and by a plan; some rows may be the same.
+    fn compared(
+        &mut self,
+        layer: &Layer,
+        plan: &Plan,
+        same: Option<&Rows>,
+    ) -> Result<(Arc<Results>, Results), Error> {
+        let exact = match self.exact.take() {
+            Some((node, exact)) if node == layer.node => exact,
+            _ => self.results(layer, &real())?.into(),
+        };
+        self.exact = Some((layer.node, Arc::clone(&exact)));
+        let mut found = self.results(layer, plan)?;
+        for (found, exact) in found.iter_mut().zip(&*exact) {
+            if let Some(same) = same {
+                same.copy(exact, found);
+            }
+        }
+        Ok((exact, found))
+    }
+
     /// What a layer at the front computes in each call.
-    fn results(&mut self, layer: &Layer, plan: &Plan) -> Result<Vec<Vec<f32>>, Error> {
+    fn results(&mut self, layer: &Layer, plan: &Plan) -> Result<Results, Error> {
         let given = self.recording.live_before(self.front);
         let outputs = [layer.node.into()];
         let mut session = self.part(plan, Part { outputs: &outputs, given: &given })?;

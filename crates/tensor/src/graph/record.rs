@@ -12,12 +12,6 @@ pub struct NodeId(pub(crate) usize);
 impl NodeId {
     /// The first node of any recording.
     pub const FIRST: Self = Self(0);
-
-    /// The node that was recorded after it, or would be.
-    #[must_use]
-    pub fn next(self) -> Self {
-        Self(self.0 + 1)
-    }
 }
 
 /// One recorded operation.
