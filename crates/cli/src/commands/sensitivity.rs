@@ -163,6 +163,7 @@ impl What {
         Ok(measured)
     }
 
+    /// How first tokens are treated: as was asked for, or as their size suggests.
     fn first_token(
         &self,
         (pipeline, watch): (&TextToImage<'_, Cpu>, &Watch<'_>),

@@ -215,6 +215,7 @@ impl<'a, 'w, D: Device> Denoiser<'a, 'w, D> {
         Ok(values)
     }
 
+    /// What runs the calls after the first, if they are wanted, given the results of some layers.
     fn later(
         &mut self,
         plan: &Plan,

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use pipeline::probe::Probe;
-use pipeline::{FirstToken, Plan, Request, TextToImage, Watch};
+use pipeline::{Plan, Request, TextToImage, Watch};
 use quant::formats::{Formats, Layers};
 use quant::sensitivity::{Effect, Sensitivity};
 use serde::{Deserialize, Serialize};
 use tensor::Precision;
 
-use super::search::{Engine, plan};
+use super::search::{Engine, first_token, plan};
 use crate::output;
 use crate::report::{self, Details, Progress};
 
@@ -65,9 +65,7 @@ pub(super) fn compare<'a>(
     let progress = Progress::new(Details::None);
     let observer = |event| progress.tell(event);
     let watch = Watch { cancel: Some(cancel), observer: Some(&observer), ..Watch::default() };
-    let first_token =
-        if measured.header.real_first_token { FirstToken::Float } else { FirstToken::AsOthers };
-    let real = Plan::float(Precision::F32).with_first_token(first_token);
+    let real = Plan::float(Precision::F32).with_first_token(first_token(measured));
     let pipeline = TextToImage::new(cpu, model, &real);
     let mut probe = None;
     let mut compared = Vec::new();

@@ -162,8 +162,15 @@ pub(super) fn plan(layers: &Layers, measured: &Sensitivity) -> Result<Plan> {
         let layers: BTreeMap<String, Option<Scheme>> = layers.collect::<Result<_>>()?;
         plan = plan.with_layers(component, layers);
     }
-    let is_real = measured.header.real_first_token;
-    Ok(if is_real { plan.with_first_token(FirstToken::Float) } else { plan })
+    Ok(match first_token(measured) {
+        FirstToken::Float => plan.with_first_token(FirstToken::Float),
+        FirstToken::AsOthers => plan,
+    })
+}
+
+/// How first tokens were treated while this was measured.
+pub(super) fn first_token(measured: &Sensitivity) -> FirstToken {
+    if measured.header.real_first_token { FirstToken::Float } else { FirstToken::AsOthers }
 }
 
 /// The choices that keep to the target, or to the budget where there is one.
