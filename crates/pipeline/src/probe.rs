@@ -228,12 +228,29 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
         Ok(self.effect(&denoised, decoded.as_deref()))
     }
 
-    /// Let go of all that was computed before the layer that was measured last. What the next one finds is the same, and takes as
-    /// long as if nothing were ever kept.
-    pub fn start_anew(&mut self) {
+    /// Compute all that comes before a layer's network anew, and let go of what is kept within it. What measuring the layer finds
+    /// is the same, and takes as long as if nothing were ever kept.
+    ///
+    /// # Errors
+    ///
+    /// As [`Probe::measure`].
+    pub fn start_anew(&mut self, layer: &Layer) -> Result<(), Error> {
         let networks = self.encoders.networks_mut();
         let networks = networks.chain([&mut self.denoiser.network, &mut self.decoder.network]);
         networks.for_each(Network::start_anew);
+        let place = Place::of(layer);
+        if place == Place::Encoder {
+            return Ok(());
+        }
+        self.denoiser.network.rest();
+        let texts = self.encoders.by(&|_| network::real(), false)?;
+        self.denoiser.judge_by(&texts)?;
+        if place == Place::Decoder {
+            let denoised = self.denoiser.from(&texts, Look::Picture)?;
+            self.denoiser.network.release();
+            self.decoder.judge_by(denoised.iter().map(|picture| &picture.latents));
+        }
+        Ok(())
     }
 
     /// How far off a layer's own result is in this format, in decibels over all its calls.

@@ -224,5 +224,5 @@ fn formats_of_what_reads_texts_are_judged_without_first_tokens() {
     };
     let (apart, together) = (worst(FirstToken::Float), worst(FirstToken::AsOthers));
     println!("w4a8 of what reads texts: {together:.1} dB, first tokens apart {apart:.1} dB");
-    assert!(apart > together + 6.0, "{together:.1} {apart:.1}");
+    assert!(apart > together + 10.0, "{together:.1} {apart:.1}");
 }

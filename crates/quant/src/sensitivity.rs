@@ -203,11 +203,15 @@ impl Header {
         all.into_iter().filter(move |&place| shard.is_none_or(|shard| shard.has(place)))
     }
 
-    /// The places of so many layers, at equal distances from the first on; of all, where there are no more.
+    /// The places of so many layers, one from each of as many equal parts; of all, where there are no more. Blocks repeat, so at
+    /// equal distances most would be layers of a few roles: where in its part each is follows the golden ratio.
     pub fn spread(&self, layers: usize) -> Vec<usize> {
+        const GOLDEN: f64 = 0.618_033_988_749_895;
         let all = self.count();
         let layers = layers.min(all);
-        (0..layers).map(|i| i * all / layers).collect()
+        let part = |i: usize| i * all / layers;
+        let within = |i: usize| (i as f64 * GOLDEN).fract() * (part(i + 1) - part(i)) as f64;
+        (0..layers).map(|i| part(i) + within(i) as usize).collect()
     }
 
     /// The part of one layer in what rounding to 16 bits does, as if all layers had the same: what is finer than this is

@@ -16,8 +16,10 @@ use crate::console::say;
 /// Memory of all kinds that `quantize` may take.
 const LIMIT: u64 = 6_500_000_000;
 
-/// Layers of the UNet that are measured, and in how many parts.
+/// Layers of the UNet that are measured, on a picture of so many pixels a side, and in how many parts. Of larger pictures the
+/// decoder takes most of the time, which nothing can be kept of.
 const LAYERS: &str = "40";
+const SIDE: &str = "256";
 const SHARDS: usize = 4;
 
 /// `quantize --target w4a8 --time 2h` from nothing to the packed file and its report, under a limit from outside: `hours`, and
@@ -95,6 +97,7 @@ impl Sensitivity<'_> {
     fn measure(&self, name: &str, more: &[&str]) -> Result<(PathBuf, f64)> {
         let file = self.place.join(format!("{name}.jsonl"));
         let words = ["--components", "unet", "--layers", LAYERS, "--formats", "w4a8"];
+        let words = [&words[..], &["-W", SIDE, "-H", SIDE]].concat();
         let mut command = program(self.binary, &["sensitivity", "--count", "1", "-b", "1"]);
         command.args(words).args(more).args(["-t", "2", "-m"]).arg(self.folder);
         let output = command.arg("-o").arg(&file).stdin(Stdio::null()).output()?;

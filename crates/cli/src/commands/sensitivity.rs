@@ -340,8 +340,8 @@ impl Run<'_, '_> {
     /// One format of one layer. Real numbers are as far away as their rounding to 16 bits takes them.
     fn record(&mut self, header: &Header, place: usize, format: &str) -> Result<Record> {
         let layer = self.layer(header, place)?;
-        if !self.what.prefix_cache {
-            self.probe.start_anew();
+        if !self.what.prefix_cache && format != FLOAT {
+            self.probe.start_anew(&layer)?;
         }
         let numbers = numbers(format)?;
         let effect = match (header.of, format) {

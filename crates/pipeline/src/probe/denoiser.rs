@@ -82,14 +82,20 @@ impl<'a, 'w, D: Device> Denoiser<'a, 'w, D> {
             firsts,
             watch,
         };
-        denoiser.conditions = denoiser.told(texts);
-        let first = (0..denoiser.seeds.len()).map(|index| {
-            let way = denoiser.trajectory(index)?;
-            Ok(denoiser.inputs(&denoiser.conditions[index], (0, &way)))
-        });
-        let first = first.collect::<Result<_, Error>>()?;
-        denoiser.network.judge_by(first);
+        denoiser.judge_by(texts)?;
         Ok(denoiser)
+    }
+
+    /// Judge it by the pictures of these embeddings.
+    pub(super) fn judge_by(&mut self, texts: &Texts) -> Result<(), Error> {
+        self.conditions = self.told(texts);
+        let first =
+            self.conditions.iter().enumerate().map(|(index, condition)| {
+                Ok(self.inputs(condition, (0, &self.trajectory(index)?)))
+            });
+        let first = first.collect::<Result<_, Error>>()?;
+        self.network.judge_by(first);
+        Ok(())
     }
 
     /// What the network is told for each picture beside noise and time.

@@ -61,7 +61,7 @@ fn resuming_at_a_layer_equals_running_all() {
                 let formats = ["w8a8", "w4a8", "w2a16"].map(integers);
                 let format = [&formats[..], &[activations("a4")]].concat()[i % 4];
                 let resumed = probe.measure(layer, format, Look::Picture).unwrap();
-                probe.start_anew();
+                probe.start_anew(layer).unwrap();
                 let anew = probe.measure(layer, format, Look::Picture).unwrap();
                 assert_eq!(anew, resumed, "{name} {}", layer.name);
                 let whole = probe.by(&|component| {

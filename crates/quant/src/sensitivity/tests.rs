@@ -65,6 +65,19 @@ fn layers_are_counted_through_all_components() {
 }
 
 #[test]
+fn some_layers_are_of_all_parts_and_of_all_roles() {
+    // Blocks of five, and as many parts: at equal distances, all layers would be the first of their blocks.
+    let names: Vec<String> = (0..40).map(|layer| layer.to_string()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let header = header_of(&["float", "w8a8"], &names);
+    let places = header.spread(8);
+    assert!(places.iter().enumerate().all(|(part, place)| place / 5 == part), "{places:?}");
+    let roles: std::collections::BTreeSet<usize> = places.iter().map(|place| place % 5).collect();
+    assert!(roles.len() > 3, "{places:?}");
+    assert_eq!(header.spread(50), (0..40).collect::<Vec<_>>());
+}
+
+#[test]
 fn what_was_written_is_read_back() {
     let whole = measured(None);
     let text = whole.to_text();
