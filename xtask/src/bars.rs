@@ -5,13 +5,14 @@
 //! source could not run is not met, and the table says why.
 
 mod avx2;
+mod gain;
 mod hard_limit;
 mod inputs;
+mod killed;
 mod large;
 mod list;
 mod method;
 mod mission;
-mod mixed;
 mod neighbour;
 mod packed;
 mod picture;

@@ -286,6 +286,26 @@ fn what_cannot_be_had_is_said() {
     assert!(read(&folder, "x.mixdq").len() <= 1_500_000);
 }
 
+#[test]
+fn formats_can_be_offered() {
+    let folder = tempfile::tempdir().unwrap();
+    let offered = |formats: &str| {
+        let more = ["-o", "x.mixdq", "--target", "w7a8", "--fast", "--formats", formats];
+        let more = [&more[..], &["--text-formats", "w8a16,w8a8", "--work", "w"]].concat();
+        with_model(&folder, "quantize", &more)
+    };
+    done(&mut offered("w8a8,w4ca8"));
+    let plan = String::from_utf8(read(&folder, "w/plan.toml")).unwrap();
+    assert!(
+        plan.contains("\"w4ca8\"") && !plan.contains("\"w4a8\"") && !plan.contains("\"w2"),
+        "{plan}"
+    );
+    let said = failed(&mut offered("w8a8,w4a8s"), 2);
+    assert!(said.contains("needs ranges"), "{said}");
+    let said = failed(&mut offered("w8a8,a8"), 2);
+    assert!(said.contains("unknown scheme"), "{said}");
+}
+
 /// A budget of time is for this machine: with next to none there is nothing, with plenty all stays real in which rounding shows.
 #[test]
 fn pictures_may_have_a_time() {

@@ -1,7 +1,7 @@
 //! The promises.
 
 use super::{
-    Bar, Limit, Size, Source, avx2, large, method, mission, mixed, packed, picture, quality, race,
+    Bar, Limit, Size, Source, avx2, killed, large, method, mission, packed, picture, quality, race,
     ram, tests, threads,
 };
 
@@ -66,8 +66,8 @@ const LAYERS: Source = Source {
 const PACKED: Source = Source { name: "packed", size: Size::Full, measure: packed::readings };
 const PACKED_SDXL: Source = Source { name: "packed sdxl", size: Size::Full, measure: packed::sdxl };
 const AVX2: Source = Source { name: "avx2", size: Size::Full, measure: avx2::readings };
-const MIXED: Source = Source { name: "mixed", size: Size::Small, measure: mixed::readings };
 const METHOD: Source = Source { name: "method", size: Size::Small, measure: method::readings };
+const KILLED: Source = Source { name: "killed", size: Size::Small, measure: killed::readings };
 const MISSION: Source = Source { name: "mission", size: Size::Full, measure: mission::readings };
 const TARGET: Source = Source { name: "target", size: Size::Full, measure: large::target };
 const SOME: Source = Source { name: "layers of sdxl", size: Size::Full, measure: large::layers };
@@ -88,20 +88,24 @@ pub(super) const BARS: &[Bar] = &[
     bar(["quality.w8a8", "w8a8"], Limit::AtLeast(32.0, "dB"), &QUALITY),
     bar(["quality.w4a8", "w4a8"], Limit::AtLeast(17.0, "dB"), &QUALITY),
     bar(["quality.layers", "layers"], Limit::AtLeast(60.0, "dB"), &LAYERS),
-    bar(["mixed.w8a8", "w8a8"], Limit::AtLeast(0.95, "SSIM"), &MIXED),
-    bar(["mixed.w4a8", "w4a8"], Limit::AtLeast(0.9, "SSIM"), &MIXED),
-    bar(["mixed.w4a8.bytes", "bytes"], Limit::AtMost(1.0, "of uniform"), &MIXED),
-    bar(["mixed.w4a8.ssim", "ssim"], Limit::AtLeast(0.0, "over uniform"), &MIXED),
-    bar(["mixed.w4a8.latents", "sqnr"], Limit::AtLeast(0.0, "dB over uniform"), &MIXED),
-    bar(["mixed.quantize", "minutes"], Limit::AtMost(20.0, "minutes"), &MIXED),
     bar(["method.first_token", "first"], Limit::AtLeast(0.9, "SSIM"), &METHOD),
     bar(["method.split", "split"], Limit::AtLeast(0.9, "SSIM"), &METHOD),
     bar(["method.static", "best"], Limit::AtLeast(0.95, "SSIM"), &METHOD),
     bar(["method.dynamic", "dynamic"], Limit::AtLeast(0.95, "SSIM"), &METHOD),
     bar(["method.w8a8.lost", "lost_w8a8"], Limit::AtMost(0.01, "of pictures"), &METHOD),
     bar(["method.w4a8.lost", "lost_w4a8"], Limit::AtMost(0.03, "of pictures"), &METHOD),
+    bar(["method.w4a8.bytes", "bytes"], Limit::AtMost(1.0, "of uniform"), &METHOD),
     bar(["method.w4a8.ssim", "ssim"], Limit::AtLeast(0.0, "over uniform"), &METHOD),
     bar(["method.w4a8.latents", "sqnr"], Limit::AtLeast(0.0, "dB over uniform"), &METHOD),
+    bar(["method.formats.bytes", "channels_bytes"], Limit::AtMost(1.0, "of channels"), &METHOD),
+    bar(["method.formats.ssim", "channels_ssim"], Limit::AtLeast(0.0, "over channels"), &METHOD),
+    bar(
+        ["method.formats.latents", "channels_sqnr"],
+        Limit::AtLeast(0.0, "dB over channels"),
+        &METHOD,
+    ),
+    bar(["killed.minutes", "minutes"], Limit::AtMost(20.0, "minutes"), &KILLED),
+    bar(["killed.differ", "differ"], Limit::AtMost(0.0, "files"), &KILLED),
     bar(["full.sd-turbo", "deviation"], Limit::AtLeast(10.0, "levels"), &SD_TURBO),
     bar(["full.sdxl-turbo", "deviation"], Limit::AtLeast(10.0, "levels"), &SDXL_TURBO),
     bar(["full.lcm", "deviation"], Limit::AtLeast(10.0, "levels"), &LCM),

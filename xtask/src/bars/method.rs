@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::Options;
+use super::gain::Gain;
 use super::readings::Readings;
 use crate::command::{build, program, read, root};
 use crate::console::say;
@@ -34,24 +35,57 @@ const DYNAMIC: [&str; 2] = ["w8a8", "w4a8"];
 /// One format for all of the UNet, each weight made up for by the others: what they are called, and bits of weights.
 const CALIBRATED_WEIGHTS: [[&str; 2]; 2] = [["calibrated-w8a8", "8"], ["calibrated-w4a8", "4"]];
 
-/// Mixed formats: what they are called, the target, the metric, and those whose scores serve them, too.
-const MIXED: [Mixed; 5] = [
-    ("mixed-w8a8", ["w8a8", "decoupled"], None),
-    ("mixed-w5a8", ["w5a8", "decoupled"], Some("mixed-w8a8")),
-    ("mixed-w3.66a16", ["w3.66a16", "decoupled"], None),
-    ("sqnr-w4a8", ["w4a8", "sqnr"], Some("mixed-w8a8")),
-    ("ssim-w4a8", ["w4a8", "ssim"], None),
-];
-type Mixed = (&'static str, [&'static str; 2], Option<&'static str>);
+/// Mixed formats.
+struct Mixed {
+    name: &'static str,
+    target: &'static str,
+    metric: &'static str,
+    /// Those whose scores serve these, too.
+    like: Option<&'static str>,
+    more: &'static [&'static str],
+}
 
-/// The one that is compared with uniform formats.
-const JUDGED: Mixed = ("mixed-w4a8", ["w4a8", "decoupled"], Some("mixed-w8a8"));
+/// All of them; the last one is compared with others.
+const MIXED: [Mixed; 7] = [
+    mixed("mixed-w8a8", ["w8a8", "decoupled"], None, &[]),
+    mixed("mixed-w5a8", ["w5a8", "decoupled"], Some("mixed-w8a8"), &[]),
+    mixed("mixed-w3.66a16", ["w3.66a16", "decoupled"], None, &[]),
+    mixed("sqnr-w4a8", ["w4a8", "sqnr"], Some("mixed-w8a8"), &[]),
+    mixed("ssim-w4a8", ["w4a8", "ssim"], None, &[]),
+    mixed("channels-w4a8", ["w4a8", "decoupled"], None, &CHANNELS),
+    mixed("mixed-w4a8", ["w4a8", "decoupled"], Some("mixed-w8a8"), &[]),
+];
+
+/// The paper's formats of weights: one unit for each output channel, each weight rounded to the nearest code.
+const CHANNELS: [&str; 6] = [
+    "--formats",
+    "w8a8,w4ca8,w2ca8",
+    "--text-formats",
+    "w8a16,w8a8,w4ca16,w4ca8,w2ca8",
+    "--rounding",
+    "nearest",
+];
+
+const fn mixed(
+    name: &'static str,
+    [target, metric]: [&'static str; 2],
+    like: Option<&'static str>,
+    more: &'static [&'static str],
+) -> Mixed {
+    Mixed { name, target, metric, like, more }
+}
 
 /// Reads `naive`, `first`, `split`, `best` (static, with ranges that cut off outliers) and `dynamic` (SSIM), `ratio` (of the
 /// first token to all others), `lost_w8a8` and `lost_w4a8` (by how much concept accuracy is less than the original's with mixed
-/// formats) and `ssim` and `sqnr` (how much more mixed formats of 4 bits have than uniform ones).
+/// formats). Of mixed formats of 4 bits beside uniform ones and beside the paper's, `bytes` and `channels_bytes` are a share
+/// of theirs; `ssim` and `sqnr`, `channels_ssim` and `channels_sqnr` say how much more they have, the lower end of a paired
+/// interval.
 pub(super) fn readings(options: &Options) -> Result<Readings> {
     let folder = options.models.join("method");
+    // What an earlier binary measured is not what this one would.
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
     fs::create_dir_all(&folder)?;
     let words = |path: &Path| path.display().to_string();
     let model = root().join("models/pocket-turbo");
@@ -111,20 +145,23 @@ impl Bench {
             self.mixdq(&[&words[..], &prompts].concat())?;
             plans.push(packed);
         }
-        for (name, choice, like) in MIXED {
-            self.mixed(name, choice, like)?;
-            plans.push(self.at(&format!("{name}.mixdq")));
+        for mixed in &MIXED {
+            self.mixed(mixed)?;
         }
-        let (name, choice, like) = JUDGED;
-        self.mixed(name, choice, like)?;
-        let found = self.evaluate(&self.at(&format!("{name}.mixdq")), &plans.join(","))?;
+        let [others @ .., judged] = &MIXED;
+        plans.extend(others.iter().map(|mixed| self.at(&format!("{}.mixdq", mixed.name))));
+        let judged = self.at(&format!("{}.mixdq", judged.name));
+        let found = self.evaluate(&judged, &plans.join(","))?;
         let ratio = first_token(&fs::read_to_string(&ranges)?)?;
         say(&format!("  the first token of texts is {ratio:.2} times as large as all others"));
-        table(&found, ratio)
+        let mut readings = table(&found)?;
+        readings.set("ratio", ratio);
+        Ok(readings)
     }
 
     /// Quantize for a target by a metric.
-    fn mixed(&self, name: &str, [target, metric]: [&str; 2], like: Option<&str>) -> Result<()> {
+    fn mixed(&self, mixed: &Mixed) -> Result<()> {
+        let Mixed { name, target, metric, like, more } = mixed;
         let (packed, work) = (self.at(&format!("{name}.mixdq")), self.at(name));
         if let Some(like) = like {
             fs::create_dir_all(&work)?;
@@ -134,7 +171,7 @@ impl Bench {
         }
         let words = ["quantize", "--target", target, "--metric", metric, "-o", &packed];
         let prompts = ["--prompts", &self.prompts, "--calibration-prompts", ROUNDED];
-        self.mixdq(&[&words[..], &["--work", &work], &prompts].concat())?;
+        self.mixdq(&[&words[..], &["--work", &work], &prompts, more].concat())?;
         Ok(())
     }
 
@@ -185,7 +222,7 @@ fn first_token(text: &str) -> Result<f64> {
 }
 
 /// One line for each contender, and what the bars are about.
-fn table(found: &Value, ratio: f64) -> Result<Readings> {
+fn table(found: &Value) -> Result<Readings> {
     let contenders = found["contenders"].as_array().context("contenders")?;
     let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
     for contender in contenders {
@@ -202,20 +239,27 @@ fn table(found: &Value, ratio: f64) -> Result<Readings> {
         let judged = format!("CLIP {fit:.2}, R-precision {first:.3}, concepts {concepts:.3}");
         say(&format!("  {name:<16} {scores}, {judged}, {mb:.2} MB"));
     }
-    let read = |wanted: &str, path: &str| {
-        let named = |name: &str| name.rsplit('/').next() == Some(wanted);
-        let found = contenders.iter().find(|c| c["name"].as_str().is_some_and(named));
-        found.and_then(|contender| contender.pointer(path)).map_or(f64::NAN, number)
+    let named = |wanted: &str| {
+        let is_it =
+            |c: &&Value| c["name"].as_str().is_some_and(|n| n.rsplit('/').next() == Some(wanted));
+        contenders.iter().find(is_it).unwrap_or(&Value::Null)
     };
-    let ssim = |wanted| read(wanted, "/mean/ssim");
-    let lost = |wanted| read("f32", "/concepts") - read(wanted, "/concepts");
-    let gained = |path| read("mixed-w4a8", path) - read("uniform w4a8", path);
+    let ssim = |wanted| number(&named(wanted)["mean"]["ssim"]);
+    let lost = |wanted| number(&named("f32")["concepts"]) - number(&named(wanted)["concepts"]);
     let mut readings = Readings::default();
     readings.set("lost_w8a8", lost("mixed-w8a8"));
     readings.set("lost_w4a8", lost("mixed-w4a8"));
-    readings.set("ssim", gained("/mean/ssim"));
-    readings.set("sqnr", gained("/mean/sqnr"));
-    readings.set("ratio", ratio);
+    let judged = named("mixed-w4a8");
+    for (other, prefix) in [("uniform w4a8", ""), ("channels-w4a8", "channels_")] {
+        let other_one = named(other);
+        let bytes = number(&judged["bytes"]) / number(&other_one["bytes"]);
+        readings.set(&format!("{prefix}bytes"), bytes);
+        for (score, unit) in [("ssim", ""), ("sqnr", " dB")] {
+            let gain = Gain::new([judged, other_one].map(|c| scores(c, score)));
+            say(&format!("  mixed-w4a8 over {other}, {score}: {gain}{unit}"));
+            readings.set(&format!("{prefix}{score}"), gain.least());
+        }
+    }
     for (name, contender) in [
         ("naive", "naive"),
         ("first", "first-token"),
@@ -226,4 +270,10 @@ fn table(found: &Value, ratio: f64) -> Result<Readings> {
         readings.set(name, ssim(contender));
     }
     Ok(readings)
+}
+
+/// A score of all pictures of a contender.
+fn scores(contender: &Value, score: &str) -> Vec<f64> {
+    let pictures = contender["pictures"].as_array().into_iter().flatten();
+    pictures.filter_map(|picture| picture[score].as_f64()).collect()
 }

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use quant::formats;
 use tensor::Scheme;
 
-use super::{Known, Pictures, Source};
+use super::{Known, Pictures, Source, known};
 
 /// Pack a model into one file with weights of 8, 4 or 2 bits.
 #[derive(Args, Debug)]
@@ -41,6 +41,17 @@ pub(crate) struct Quantize {
     /// telling layers what they do to pictures, from which the others are worked out
     #[arg(long, value_name = "TIME", requires = "target", conflicts_with = "fast")]
     pub(crate) time: Option<humantime::Duration>,
+
+    /// With --target: the formats that each layer of the UNet and the VAE is offered beside 16 bits, from fine to coarse
+    /// [default: w8, w4 and w2 with the target's activations]
+    #[arg(long, value_name = "SCHEME,…", value_delimiter = ',', requires = "target",
+          value_parser = known::without_ranges)]
+    pub(crate) formats: Vec<Scheme>,
+
+    /// With --target: those that each layer of the text encoders is offered [default: the same, and w8a16 and w4a16]
+    #[arg(long, value_name = "SCHEME,…", value_delimiter = ',', requires = "target",
+          value_parser = known::without_ranges)]
+    pub(crate) text_formats: Vec<Scheme>,
 
     /// With --target: the scores that formats are chosen by
     #[arg(long, value_enum, requires = "target", default_value_t = MetricArg::Decoupled)]

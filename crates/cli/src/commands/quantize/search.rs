@@ -47,8 +47,8 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
     let metric = Metric::from(args.metric);
     let what = What {
         request: drawing::pictures(&args.pictures, 0)?,
-        formats: schemes(&[(8, target.acts), (4, target.acts), (2, target.acts)])?,
-        text_formats: text_formats(target)?,
+        formats: offered(&args.formats, &[8, 4, 2].map(|weights| (weights, target.acts)))?,
+        text_formats: offered(&args.text_formats, &text_formats(target))?,
         components: Vec::new(),
         first_token: args.known.first_token.map(Into::into),
         look: if metric == Metric::Ssim { PicturesOf::All } else { PicturesOf::Content },
@@ -105,17 +105,20 @@ pub(super) fn run(args: &Quantize, target: Target, engine: Engine<'_>) -> Result
     Ok(plan)
 }
 
-/// Formats of text encoders. They run once for many steps, so activations of 16 bits cost them little time, and are tried
-/// beside those of the target.
-fn text_formats(target: Target) -> Result<Vec<LayerFormat>> {
+/// Bits of weights and activations of text encoders. They run once for many steps, so activations of 16 bits cost them little
+/// time, and are tried beside those of the target.
+fn text_formats(target: Target) -> Vec<(u8, u8)> {
     if target.acts == 16 {
-        return schemes(&[(8, 16), (4, 16), (2, 16)]);
+        return vec![(8, 16), (4, 16), (2, 16)];
     }
-    schemes(&[(8, 16), (8, target.acts), (4, 16), (4, target.acts), (2, target.acts)])
+    vec![(8, 16), (8, target.acts), (4, 16), (4, target.acts), (2, target.acts)]
 }
 
-/// Schemes of these bits of weights and activations.
-fn schemes(bits: &[(u8, u8)]) -> Result<Vec<LayerFormat>> {
+/// The formats that were typed, or else those of these bits of weights and activations.
+fn offered(typed: &[Scheme], bits: &[(u8, u8)]) -> Result<Vec<LayerFormat>> {
+    if !typed.is_empty() {
+        return Ok(typed.iter().copied().map(LayerFormat::Integer).collect());
+    }
     let scheme = |(weights, acts): &(u8, u8)| format!("w{weights}a{acts}").parse();
     bits.iter().map(scheme).collect::<Result<_, String>>().map_err(anyhow::Error::msg)
 }
@@ -145,9 +148,10 @@ pub(super) fn report(args: &Quantize, target: Target, engine: Engine<'_>) -> Res
     Ok(())
 }
 
-/// Pictures of prompts that nothing is chosen by.
+/// Pictures of prompts that nothing is chosen by; one of each where time is short.
 pub(super) fn proof(args: &Quantize) -> Result<Request> {
-    drawing::pictures(&args.pictures, 2 * args.pictures.count as usize)
+    let request = drawing::pictures(&args.pictures, 2 * args.pictures.count as usize)?;
+    Ok(if args.time.is_some() { Request { pictures: 1, ..request } } else { request })
 }
 
 /// These formats of all components, with first tokens as they were measured.
