@@ -42,19 +42,35 @@ struct Mixed {
     metric: &'static str,
     /// Those whose scores serve these, too.
     like: Option<&'static str>,
+    /// Those whose file must not be smaller.
+    within: Option<&'static str>,
     more: &'static [&'static str],
 }
 
 /// All of them; the last one is compared with others.
-const MIXED: [Mixed; 7] = [
-    mixed("mixed-w8a8", ["w8a8", "decoupled"], None, &[]),
-    mixed("mixed-w5a8", ["w5a8", "decoupled"], Some("mixed-w8a8"), &[]),
-    mixed("mixed-w3.66a16", ["w3.66a16", "decoupled"], None, &[]),
-    mixed("sqnr-w4a8", ["w4a8", "sqnr"], Some("mixed-w8a8"), &[]),
-    mixed("ssim-w4a8", ["w4a8", "ssim"], None, &[]),
-    mixed("channels-w4a8", ["w4a8", "decoupled"], None, &CHANNELS),
-    mixed("mixed-w4a8", ["w4a8", "decoupled"], Some("mixed-w8a8"), &[]),
+const MIXED: [Mixed; 8] = [
+    mixed("mixed-w8a8", ["w8a8", "decoupled"]),
+    mixed("mixed-w5a8", ["w5a8", "decoupled"]).like("mixed-w8a8"),
+    mixed("mixed-w3.66a16", ["w3.66a16", "decoupled"]),
+    mixed("sqnr-w4a8", ["w4a8", "sqnr"]).like("mixed-w8a8"),
+    mixed("ssim-w4a8", ["w4a8", "ssim"]),
+    Mixed { more: &CHANNELS, ..mixed("channels-w4a8", ["w4a8", "decoupled"]) },
+    Mixed {
+        within: Some("channels-w4a8"),
+        ..mixed("within-w4a8", ["w4a8", "decoupled"]).like("mixed-w8a8")
+    },
+    mixed("mixed-w4a8", ["w4a8", "decoupled"]).like("mixed-w8a8"),
 ];
+
+const fn mixed(name: &'static str, [target, metric]: [&'static str; 2]) -> Mixed {
+    Mixed { name, target, metric, like: None, within: None, more: &[] }
+}
+
+impl Mixed {
+    const fn like(self, other: &'static str) -> Self {
+        Self { like: Some(other), ..self }
+    }
+}
 
 /// The paper's formats of weights: one unit for each output channel, each weight rounded to the nearest code.
 const CHANNELS: [&str; 6] = [
@@ -65,15 +81,6 @@ const CHANNELS: [&str; 6] = [
     "--rounding",
     "nearest",
 ];
-
-const fn mixed(
-    name: &'static str,
-    [target, metric]: [&'static str; 2],
-    like: Option<&'static str>,
-    more: &'static [&'static str],
-) -> Mixed {
-    Mixed { name, target, metric, like, more }
-}
 
 /// Reads `naive`, `first`, `split`, `best` (static, with ranges that cut off outliers) and `dynamic` (SSIM), `ratio` (of the
 /// first token to all others), `lost_w8a8` and `lost_w4a8` (by how much concept accuracy is less than the original's with mixed
@@ -161,7 +168,7 @@ impl Bench {
 
     /// Quantize for a target by a metric.
     fn mixed(&self, mixed: &Mixed) -> Result<()> {
-        let Mixed { name, target, metric, like, more } = mixed;
+        let Mixed { name, target, metric, like, within, more } = mixed;
         let (packed, work) = (self.at(&format!("{name}.mixdq")), self.at(name));
         if let Some(like) = like {
             fs::create_dir_all(&work)?;
@@ -169,9 +176,12 @@ impl Bench {
                 fs::copy(Path::new(&self.at(like)).join(file), Path::new(&work).join(file))?;
             }
         }
+        let bytes = |other| fs::metadata(self.at(&format!("{other}.mixdq"))).map(|file| file.len());
+        let budget = within.map(bytes).transpose()?.map(|bytes| format!("{bytes}B"));
+        let budget: Vec<&str> = budget.iter().flat_map(|bytes| ["--budget", bytes]).collect();
         let words = ["quantize", "--target", target, "--metric", metric, "-o", &packed];
         let prompts = ["--prompts", &self.prompts, "--calibration-prompts", ROUNDED];
-        self.mixdq(&[&words[..], &["--work", &work], &prompts, more].concat())?;
+        self.mixdq(&[&words[..], &["--work", &work], &prompts, &budget, more].concat())?;
         Ok(())
     }
 
@@ -249,14 +259,15 @@ fn table(found: &Value) -> Result<Readings> {
     let mut readings = Readings::default();
     readings.set("lost_w8a8", lost("mixed-w8a8"));
     readings.set("lost_w4a8", lost("mixed-w4a8"));
-    let judged = named("mixed-w4a8");
-    for (other, prefix) in [("uniform w4a8", ""), ("channels-w4a8", "channels_")] {
-        let other_one = named(other);
-        let bytes = number(&judged["bytes"]) / number(&other_one["bytes"]);
-        readings.set(&format!("{prefix}bytes"), bytes);
+    for (ours, theirs, prefix) in
+        [("mixed-w4a8", "uniform w4a8", ""), ("within-w4a8", "channels-w4a8", "channels_")]
+    {
+        let both = [named(ours), named(theirs)];
+        let [bytes, of] = both.map(|contender| number(&contender["bytes"]));
+        readings.set(&format!("{prefix}bytes"), bytes / of);
         for (score, unit) in [("ssim", ""), ("sqnr", " dB")] {
-            let gain = Gain::new([judged, other_one].map(|c| scores(c, score)));
-            say(&format!("  mixed-w4a8 over {other}, {score}: {gain}{unit}"));
+            let gain = Gain::new(both.map(|contender| scores(contender, score)));
+            say(&format!("  {ours} over {theirs}, {score}: {gain}{unit}"));
             readings.set(&format!("{prefix}{score}"), gain.least());
         }
     }
