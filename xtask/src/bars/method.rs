@@ -47,7 +47,7 @@ struct Mixed {
     more: &'static [&'static str],
 }
 
-/// All of them; the last one is compared with others.
+/// All of them. The file of the last one is evaluated, with the others beside it.
 const MIXED: [Mixed; 8] = [
     mixed("mixed-w8a8", ["w8a8", "decoupled"]),
     mixed("mixed-w5a8", ["w5a8", "decoupled"]).like("mixed-w8a8"),

@@ -48,7 +48,8 @@ pub(crate) struct Quantize {
           value_parser = known::without_ranges)]
     pub(crate) formats: Vec<Scheme>,
 
-    /// With --target: those that each layer of the text encoders is offered [default: the same, and w8a16 and w4a16]
+    /// With --target: those that each layer of the text encoders is offered [default: w8, w4 and w2 with the target's
+    /// activations, w8a16 and w4a16]
     #[arg(long, value_name = "SCHEME,…", value_delimiter = ',', requires = "target",
           value_parser = known::without_ranges)]
     pub(crate) text_formats: Vec<Scheme>,
