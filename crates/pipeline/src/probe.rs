@@ -235,9 +235,7 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
     ///
     /// As [`Probe::measure`].
     pub fn start_anew(&mut self, layer: &Layer) -> Result<(), Error> {
-        let networks = self.encoders.networks_mut();
-        let networks = networks.chain([&mut self.denoiser.network, &mut self.decoder.network]);
-        networks.for_each(Network::start_anew);
+        self.networks_mut().for_each(Network::start_anew);
         let place = Place::of(layer);
         if place == Place::Encoder {
             return Ok(());
@@ -305,19 +303,27 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
     }
 
     fn keep_for(&mut self, plan: &dyn Fn(&str) -> tensor::Plan) {
-        let networks = self.encoders.networks_mut();
-        for network in networks.chain([&mut self.denoiser.network, &mut self.decoder.network]) {
-            network.keep_for(&plan(network.component()));
-        }
+        self.networks_mut().for_each(|network| network.keep_for(&plan(network.component())));
     }
 
-    /// Let go of the weights that measuring this layer does not need.
+    fn networks_mut(&mut self) -> impl Iterator<Item = &mut Network<'a, 'w, D>> {
+        let networks = self.encoders.networks_mut();
+        networks.chain([&mut self.denoiser.network, &mut self.decoder.network])
+    }
+
+    /// Let go of the weights that measuring this layer does not need, and of what was kept for layers of other components: of a
+    /// decoder's last layers that is hundreds of megabytes.
     fn make_room_for(&mut self, layer: &Layer) {
         self.keep_for(&|_| network::real());
         self.encoders.release_others(layer.component);
+        let others = self.networks_mut().filter(|network| network.component() != layer.component);
+        others.for_each(Network::start_anew);
         match Place::of(layer) {
-            Place::Encoder => self.denoiser.network.rest(),
-            Place::Denoiser => {}
+            Place::Encoder => {
+                self.denoiser.network.rest();
+                self.decoder.network.rest();
+            }
+            Place::Denoiser => self.decoder.network.rest(),
             Place::Decoder => self.denoiser.network.release(),
         }
     }

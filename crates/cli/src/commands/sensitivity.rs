@@ -303,6 +303,8 @@ impl Run<'_, '_> {
         }
         let (mut file, mut found) = Unfinished::open(path, header)?;
         let header = found.header.clone();
+        // Drawing, or measuring something else, came before.
+        os::return_freed();
         let due = header.entries();
         let left = &due[found.records.len()..];
         self.estimate(&header, left);

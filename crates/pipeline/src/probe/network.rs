@@ -16,7 +16,7 @@ use crate::{Error, Event};
 
 /// Bytes of weights that stay in memory while another network is at work: to bring back more takes little of the time that
 /// such networks take, and pictures of many pixels need the room.
-const BESIDE: usize = 1 << 30;
+const BESIDE: usize = 64 << 20;
 
 /// How often a call is timed.
 const RUNS: usize = 3;

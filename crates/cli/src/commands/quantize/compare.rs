@@ -67,6 +67,8 @@ pub(super) fn compare<'a>(
     let watch = Watch { cancel: Some(cancel), observer: Some(&observer), ..Watch::default() };
     let real = Plan::float(Precision::F32).with_first_token(first_token(measured));
     let pipeline = TextToImage::new(cpu, model, &real);
+    // The weights of a whole network are wanted next.
+    os::return_freed();
     let mut probe = None;
     let mut compared = Vec::new();
     for candidate in halving(candidates) {
