@@ -311,8 +311,8 @@ impl<'a, 'w, D: Device> Probe<'a, 'w, D> {
         networks.chain([&mut self.denoiser.network, &mut self.decoder.network])
     }
 
-    /// Let go of the weights that measuring this layer does not need, and of what was kept for layers of other components: of a
-    /// decoder's last layers that is hundreds of megabytes.
+    /// Let go of the weights that measuring this layer does not need, and of what was kept for layers of other components: before
+    /// the last layer of SDXL's decoder that is 134 MB for each picture of 512x512.
     fn make_room_for(&mut self, layer: &Layer) {
         self.keep_for(&|_| network::real());
         self.encoders.release_others(layer.component);
