@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 import golden
-from packed import Packed, rounded
+from packed import Packed, ranged, rounded
 
 SCHEMES = ["w8a8", "w4a8", "w2a8", "w8a16", "w4a16", "w8a4"]
 LAYERS = {
@@ -59,7 +59,7 @@ def main():
                 factors = packed.factors("unet", layer)
                 x = x if factors is None else x * factors
                 bits, _ = packed.acts("unet", layer)
-                dims = (1, 2, 3) if convolution is not None else (-1,)
+                dims = ranged(weight.shape)
                 # Codes are those of single precision: a last bit may decide between two.
                 x = (rounded(x, dims, 2**bits - 1) if bits < 16 else x).double()
                 if convolution is None:

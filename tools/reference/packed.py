@@ -36,7 +36,7 @@ class Packed:
         self.path = path
         self.file = safe_open(path, "np")
         self.metadata = self.file.metadata()
-        assert self.metadata["mixdq.version"] in ("1", "2")
+        assert self.metadata["mixdq.version"] in ("1", "2", "3")
         self.weights = json.loads(self.metadata["mixdq.weights"])
         self.plan = tomllib.loads(self.metadata["mixdq.plan"])
 
@@ -144,6 +144,13 @@ class Packed:
             (int(a), None if b is None else int(b), known.get(name)) for name, (a, b) in zip(names, channels)]
 
 
+def ranged(shape):
+    """Dimensions whose numbers share a range, where a weight of this shape meets them."""
+    if len(shape) == 2:
+        return (-1,)
+    return (1,) if tuple(shape[2:]) == (1, 1) else (1, 2, 3)
+
+
 def rounded(x, dims, levels, known=None):
     """Codes with a known range, or one for each index of the dimensions that `dims` leaves out, and back."""
     if known is None:
@@ -179,7 +186,7 @@ def build(packed, component):
         bits, parts = packed.acts(component, name)
         if bits == 16:
             continue
-        dims = (1, 2, 3) if isinstance(layer, torch.nn.Conv2d) else (-1,)
+        dims = ranged(layer.weight.shape)
         axis = 1 if isinstance(layer, torch.nn.Conv2d) else -1
 
         def hook(_, args, dims=dims, levels=2**bits - 1, parts=parts, axis=axis):

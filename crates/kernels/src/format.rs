@@ -201,7 +201,7 @@ pub struct Panels<'a> {
     /// [`PanelLayout::bytes`] bytes that start on a multiple of 4, better of 64.
     pub bytes: &'a [u8],
     /// `[n / 64, groups, 64]`, the multipliers of groups of integers; ones if absent.
-    pub multipliers: Option<&'a [u8]>,
+    pub multipliers: Option<&'a [i8]>,
 }
 
 #[cfg(test)]

@@ -8,9 +8,11 @@
 
 mod carry;
 mod fit;
+mod improve;
 
 pub use carry::Carry;
 pub use fit::{Codes, Encode as EncodeWeights, Fit, Fitted};
+pub use improve::{Improve, Times};
 
 use std::ops::Range;
 

@@ -62,8 +62,8 @@ impl Case {
         let layout = self.layout();
         let mut words = vec![0_u32; layout.bytes().div_ceil(4)];
         let bytes = &mut bytemuck::cast_slice_mut(&mut words)[..layout.bytes()];
-        let multipliers: Vec<u8> =
-            (0..layout.panels() * layout.groups() * PANEL).map(|i| 1 + (i % 15) as u8).collect();
+        let multipliers: Vec<i8> =
+            (0..layout.panels() * layout.groups() * PANEL).map(|i| (i % 31) as i8 - 15).collect();
         let depth = layout.taps * layout.channels;
         let lanes = layout.n.next_multiple_of(16);
         let mut sums = vec![0.0; lanes];

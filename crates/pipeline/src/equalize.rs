@@ -3,7 +3,7 @@
 //! `norm(x; γ, β) Wᵀ = norm(x; γ e, β e) (W / e)ᵀ` for any `e` (Nagel et al. 2019; Xiao et al. 2022). With powers of two both
 //! sides are equal to the bit. A row of whole numbers has one unit for all its columns, and a few that are forty times as large as
 //! the others leave these nothing. Trained text encoders have such columns, so they are treated so. It makes some inputs as much larger
-//! than others, which is for activations of 16 bits; and behind norms of the UNet it was found to change nothing.
+//! than others, which is for activations of 16 bits; norms of the UNet are seen to in [`crate::smooth`].
 
 use std::sync::Arc;
 
@@ -48,25 +48,34 @@ impl Model {
     }
 }
 
-/// Norms of rows that linear layers read and nothing else does: their weights, and those layers'.
-fn norms(recording: &Recording) -> Vec<([Weight; 2], Vec<Weight>)> {
-    let nodes = recording.nodes();
-    let readers_of = |id: NodeId| -> Option<Vec<Weight>> {
-        let is_result = recording.outputs().iter().any(|(_, node)| *node == id);
-        let readers = nodes.iter().filter(|node| node.inputs.contains(&id));
-        let weights = readers.map(|node| match &node.kind {
-            Kind::Linear { weight, .. } => Some(weight.clone()),
-            _ => None,
-        });
-        weights.collect::<Option<Vec<_>>>().filter(|weights| !weights.is_empty() && !is_result)
-    };
+/// Norms that linear layers read and nothing else does: their weights, and those layers'.
+pub(crate) fn norms(recording: &Recording) -> Vec<([Weight; 2], Vec<Weight>)> {
     let norm = |(at, node): (usize, &tensor::graph::Node)| match &node.kind {
-        Kind::LayerNorm { gamma, beta, .. } => {
-            Some(([gamma.clone(), beta.clone()], readers_of(recording.id(at))?))
+        Kind::LayerNorm { gamma, beta, .. } | Kind::GroupNorm { gamma, beta, .. } => {
+            let readers = readers(recording, recording.id(at))?;
+            (!readers.is_empty()).then(|| ([gamma.clone(), beta.clone()], readers))
         }
         _ => None,
     };
-    nodes.iter().enumerate().filter_map(norm).collect()
+    recording.nodes().iter().enumerate().filter_map(norm).collect()
+}
+
+/// The weights of what reads a value, if that is linear layers alone.
+fn readers(recording: &Recording, id: NodeId) -> Option<Vec<Weight>> {
+    if recording.outputs().iter().any(|(_, node)| *node == id) {
+        return None;
+    }
+    let mut weights = Vec::new();
+    for (at, node) in recording.nodes().iter().enumerate() {
+        if node.inputs.contains(&id) {
+            match &node.kind {
+                Kind::Linear { weight, .. } => weights.push(weight.clone()),
+                Kind::Reshape => weights.extend(readers(recording, recording.id(at))?),
+                _ => return None,
+            }
+        }
+    }
+    Some(weights)
 }
 
 /// The greatest magnitude of each column over all these weights, as a part of the greatest of its row: rows have units of their

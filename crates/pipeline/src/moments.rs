@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use quant::calibration::Header;
 use quant::sensitivity::line;
-use tensor::moments::Moments;
+use tensor::moments::{Blocks, Moments};
 use tensor::program::{Op, Program};
 use tensor::{Cpu, Precision};
 
@@ -24,6 +24,12 @@ const TOGETHER: usize = 8;
 /// Rows of one value that are looked at: of more, every second, third, ….
 const ROWS: usize = 4096;
 
+/// Channels that are looked at together, from the best on: the first with which the sums of a whole model fit [`MEMORY`], or the last.
+const BLOCKS: [usize; 3] = [1024, 512, 256];
+
+/// Bytes that sums may take before blocks become smaller.
+const MEMORY: usize = 256 << 20;
+
 /// A layer, by the name of its component and its own.
 type Name = (String, String);
 
@@ -32,6 +38,8 @@ type Name = (String, String);
 pub struct Found {
     /// What was drawn.
     pub header: Header,
+    /// Channels that are looked at together, at most.
+    block: usize,
     sums: BTreeMap<Name, Moments>,
     /// Layers that read what another one before them reads.
     same: BTreeMap<Name, Name>,
@@ -57,7 +65,8 @@ impl<'a> Gatherer<'a> {
         }
         let settings = pipeline.settings(request)?;
         let header = calibrate::header((pipeline.model, 1), request, &settings)?;
-        let found = Found { header, sums: BTreeMap::new(), same: BTreeMap::new() };
+        let block = block(pipeline.model);
+        let found = Found { header, block, sums: BTreeMap::new(), same: BTreeMap::new() };
         Ok(Self { pipeline, request: settings.fixed(request), found })
     }
 
@@ -136,8 +145,26 @@ impl Found {
         let rows = (reading.first..).zip(reading.numbers.chunks_exact(channels));
         let rows = rows.filter(|(row, _)| row.is_multiple_of(every));
         let rows: Vec<f32> = rows.flat_map(|(_, numbers)| numbers.iter().copied()).collect();
-        self.sums.entry(own).or_insert_with(|| Moments::new(channels)).add(&rows, cpu);
+        let moments =
+            self.sums.entry(own).or_insert_with(|| Moments::new(Blocks::new(channels, self.block)));
+        moments.add(&rows, cpu);
+        moments.add_taps(reading.numbers, product, cpu);
     }
+}
+
+/// The greatest block with which there is memory for all weights' inputs.
+fn block(model: &Model) -> usize {
+    let inputs = model.components().flat_map(|component| {
+        let weights = &component.weights;
+        weights.names().filter_map(|name| weights.shape(name)?.get(1).copied())
+    });
+    let inputs: Vec<usize> = inputs.collect();
+    let bytes = |most: usize| -> usize {
+        let blocks = inputs.iter().map(|channels| Blocks::new(*channels, most));
+        blocks.map(|blocks| size_of::<f32>() * blocks.count() * blocks.sums()).sum()
+    };
+    let fits = BLOCKS.into_iter().find(|most| bytes(*most) <= MEMORY);
+    fits.unwrap_or(BLOCKS[BLOCKS.len() - 1])
 }
 
 /// The first layer that multiplies a value by a weight.
@@ -150,7 +177,7 @@ impl Model {
     /// The same model, whose weights are rounded by what was found wherever they become whole numbers.
     #[must_use]
     pub fn with_moments(mut self, found: Found) -> Self {
-        let Found { header, sums, same } = found;
+        let Found { header, sums, same, .. } = found;
         let sums = sums.into_iter().map(|(name, sums)| (name, Arc::new(sums)));
         let mut sums: BTreeMap<Name, Arc<Moments>> = sums.collect();
         for (name, first) in same {

@@ -1,7 +1,7 @@
 //! What each layer's formats do to a network when all other layers are real: a file of JSON lines.
 //!
 //! ```text
-//! {"version":3,"model":"…","prompts":["…"],…}                          what was measured, and how
+//! {"version":4,"model":"…","prompts":["…"],…}                          what was measured, and how
 //! {"component":"unet","layer":"conv_in","place":72,"format":"float",…}   one format of one layer
 //! ```
 //!
@@ -16,8 +16,8 @@ use crate::error::Error;
 use crate::group::Group;
 use crate::metrics;
 
-/// The version of the file. Before the third, texts were not smoothed for the layers that read them.
-pub const VERSION: u32 = 3;
+/// The version of the file. Before the fourth, what layers read was not smoothed, or for texts alone, and rounding was another.
+pub const VERSION: u32 = 4;
 
 /// The name of real numbers among formats.
 pub const FLOAT: &str = "float";

@@ -2,7 +2,7 @@
 //!
 //! The seam carries buffer and slot numbers, never host slices, so that a device may keep its memory anywhere.
 
-mod cpu;
+pub(crate) mod cpu;
 mod reference;
 
 pub use cpu::{Cpu, Weights as CpuWeights};

@@ -184,7 +184,9 @@ impl PackedWeight {
         Some(Panels {
             layout: self.form.layout()?,
             bytes: self.part(Part::Panels)?.as_slice(),
-            multipliers: self.part(Part::Multipliers).map(Bytes::as_slice),
+            multipliers: self
+                .part(Part::Multipliers)
+                .map(|part| bytemuck::cast_slice(part.as_slice())),
         })
     }
 

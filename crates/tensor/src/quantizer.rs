@@ -9,14 +9,16 @@
 //! Groups share the unit of their channel up to a whole multiplier: each group's own best unit is
 //! rounded to a multiple of one fifteenth (in 4 bits) of the largest.
 //!
-//! Where it is known what a layer reads ([`crate::moments`]), codes are found one after the other, and each makes up for the
-//! errors of those before it; units stay as they are.
+//! Where it is known what a layer reads ([`crate::moments`]), better codes and a better unit of the row are found from there
+//! ([`together`]).
+
+mod together;
 
 use kernels::Cpu;
-use kernels::quantize::{Carry, Codes, EncodeWeights, Fit, Fitted};
+use kernels::quantize::{Codes, EncodeWeights, Fit, Fitted};
+use together::Together;
 
 use crate::Weight;
-use crate::moments::Shares;
 use crate::scheme::{Granularity, WeightBits, WeightScheme};
 
 /// Elements that share a multiplier.
@@ -36,7 +38,7 @@ pub struct Row {
     /// Codes, in the order of the weights.
     pub codes: Vec<i8>,
     /// Multipliers of groups, in order; empty where the row has one unit.
-    pub multipliers: Vec<u8>,
+    pub multipliers: Vec<i8>,
 }
 
 /// Turns rows of a weight into whole numbers.
@@ -46,8 +48,8 @@ pub(crate) struct Quantizer<'a> {
     granularity: Granularity,
     /// Of a row, padding included.
     channels: usize,
-    /// Of blocks of channels; empty where it is not known what is read.
-    shares: Vec<Shares>,
+    /// Where it is known what is read.
+    together: Option<Together>,
 }
 
 impl<'a> Quantizer<'a> {
@@ -58,9 +60,11 @@ impl<'a> Quantizer<'a> {
         (weight, channels): (&Weight, usize),
     ) -> Self {
         let moments = weight.moments().filter(|found| found.channels() == weight.shape()[1]);
-        let shares = moments.map_or(Vec::new(), |moments| moments.shares(cpu));
+        let taps = weight.shape()[2..].iter().product();
+        let together = moments
+            .map(|moments| Together::new(channels, moments.shares(cpu), moments.tap_shares(taps)));
         let levels = Levels { cpu, bits: scheme.bits };
-        Self { levels, granularity: scheme.granularity, channels, shares }
+        Self { levels, granularity: scheme.granularity, channels, together }
     }
 
     /// Quantize a row; all its weights are finite.
@@ -80,40 +84,10 @@ impl<'a> Quantizer<'a> {
             levels.encode(weights, unit, &mut row.codes[first..first + weights.len()]);
             first += weights.len();
         }
-        for (tap, weights) in weights.chunks(channels.max(1)).enumerate() {
-            let mut first = 0;
-            for block in &self.shares {
-                self.carry(weights, (tap, first, block), &mut row);
-                first += block.order.len();
-            }
+        if let Some(together) = &self.together {
+            together.encode(levels.cpu, levels.codes(), weights, &mut row);
         }
         row
-    }
-
-    /// The codes of a block of one tap's weights, one after the other.
-    fn carry(&self, weights: &[f32], (tap, first, block): (usize, usize, &Shares), row: &mut Row) {
-        let Shares { order, rows, width } = block;
-        if rows.is_empty() {
-            return;
-        }
-        let mut left = vec![0.0; *width];
-        for (left, place) in left.iter_mut().zip(order) {
-            *left = weights[first + place];
-        }
-        let unit = |place: &usize| row.unit(self.channels, tap, first + place);
-        let units: Vec<f32> = order.iter().map(unit).collect();
-        let mut to = vec![0; order.len()];
-        self.levels.cpu.eval(Carry {
-            weights: &mut left,
-            units: &units,
-            codes: self.levels.codes(),
-            shares: rows,
-            to: &mut to,
-        });
-        let codes = &mut row.codes[tap * self.channels + first..];
-        for (place, code) in order.iter().zip(to) {
-            codes[*place] = code;
-        }
     }
 }
 
@@ -159,8 +133,13 @@ impl Levels<'_> {
         }
     }
 
+    /// Of units: four bits have a code more below zero than above, which is of use on the side where weights are larger.
+    fn signs(self) -> &'static [f32] {
+        if self.bits == WeightBits::Four { &[1.0, -1.0] } else { &[1.0] }
+    }
+
     /// The greatest multiplier with which all codes fit 8 bits.
-    fn multipliers(self) -> u8 {
+    fn multipliers(self) -> i8 {
         match self.bits {
             WeightBits::Two => 42,
             WeightBits::Four => 15,
@@ -178,18 +157,20 @@ impl Levels<'_> {
     }
 
     /// The unit of a row `[taps, channels]`, and the multipliers of its groups.
-    fn best_units(self, channels: usize, weights: &[f32]) -> (f32, Vec<u8>) {
+    fn best_units(self, channels: usize, weights: &[f32]) -> (f32, Vec<i8>) {
         let groups = || weights.chunks(channels.max(1)).flat_map(|tap| tap.chunks(GROUP));
         let units: Vec<f32> = groups().map(|group| self.best_unit(group)).collect();
         let most = self.multipliers();
-        let scale = units.iter().fold(0.0_f32, |most, &unit| most.max(unit)) / f32::from(most);
+        let scale =
+            units.iter().fold(0.0_f32, |most, &unit| most.max(unit.abs())) / f32::from(most);
         let scale = if scale < LEAST { self.unit_of_zeros() } else { scale };
         let multiplier = |(group, unit): (&[f32], f32)| {
-            let near = (unit / scale).round().clamp(1.0, most.into());
-            let candidates = [near, (near - 1.0).max(1.0), (near + 1.0).min(most.into())];
+            let near = (unit / scale).abs().round();
+            let candidates =
+                [near, near - 1.0, near + 1.0].map(|m| m.clamp(1.0, most.into()).copysign(unit));
             let errors = candidates.map(|m| (self.fit(group, m * scale).error, m));
             let best = errors.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
-            best.map_or(1, |(_, multiplier)| multiplier as u8)
+            best.map_or(1, |(_, multiplier)| multiplier as i8)
         };
         let multipliers = groups().zip(units).map(multiplier).collect();
         (scale, multipliers)
@@ -211,9 +192,9 @@ impl Levels<'_> {
             return start;
         }
         let mut best = (self.fit(weights, start).error, start);
-        for fraction in FRACTIONS {
+        for fraction in self.signs().iter().flat_map(|sign| FRACTIONS.map(|f| sign * f)) {
             let Fitted { products, squares, .. } = self.fit(weights, start * fraction);
-            if products > 0.0 {
+            if products * fraction > 0.0 {
                 let unit = products / squares;
                 let error = self.fit(weights, unit).error;
                 if error < best.0 {
@@ -237,7 +218,7 @@ mod tests {
     fn row(scheme: WeightScheme, channels: usize, weights: &[f32]) -> Row {
         let (bits, granularity) = (scheme.bits, scheme.granularity);
         let levels = Levels { cpu: &Cpu::detect(1), bits };
-        Quantizer { levels, granularity, channels, shares: Vec::new() }.row(weights)
+        Quantizer { levels, granularity, channels, together: None }.row(weights)
     }
 
     fn error(weights: &[f32], row: &Row, channels: usize) -> f64 {

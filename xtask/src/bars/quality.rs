@@ -9,7 +9,7 @@ use crate::command::{build, program, read, root};
 use crate::console::say;
 
 /// Prompts that are drawn, after all by which weights are rounded.
-const SKIPPED: &str = "500";
+const SKIPPED: &str = "600";
 const DRAWN: &str = "500";
 
 /// Reads `w8a8` and `w4a8`: the median of the latents' signal-to-noise ratio after one step, in decibels, packed with

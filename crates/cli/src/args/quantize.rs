@@ -67,9 +67,9 @@ pub(crate) struct Quantize {
     pub(crate) moments: Option<PathBuf>,
 
     /// With calibrated rounding: prompts that are drawn to see what layers read, after those that are measured and compared
-    #[arg(long, value_name = "N", default_value_t = 128,
-          value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(crate) calibration_prompts: u32,
+    /// [default: 128; of small pictures more, up to 512]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) calibration_prompts: Option<u32>,
 
     /// With --target, --static or calibrated rounding: a folder for what was measured, from which interrupted work goes
     /// on [default: beside the output]

@@ -55,7 +55,7 @@ fn stored(format: PanelFormat, code: i8) -> u8 {
 #[inline(always)]
 pub(crate) fn unpack(
     (layout, width): (&PanelLayout, usize),
-    (bytes, multipliers): (&[u8], Option<&[u8]>),
+    (bytes, multipliers): (&[u8], Option<&[i8]>),
     (first, count): (usize, usize),
     to: &mut [i8],
 ) {
@@ -78,7 +78,7 @@ pub(crate) fn unpack(
                 known = group;
                 let lanes = &multipliers[group * PANEL..][..width];
                 for (factors, &m) in factors.as_chunks_mut::<QUAD>().0.iter_mut().zip(lanes) {
-                    *factors = [m.cast_signed(); QUAD];
+                    *factors = [m; QUAD];
                 }
             }
             for (to, &factor) in to.iter_mut().zip(&factors) {
@@ -125,8 +125,8 @@ mod tests {
                 let mut out = vec![0xff; layout.range(panel).len()];
                 let rows: Vec<&[i8]> = codes.chunks(depth).collect();
                 pack(&layout, panel, &rows, &mut out);
-                let multipliers: Vec<u8> =
-                    (0..layout.groups() * PANEL).map(|i| 1 + (i % 15) as u8).collect();
+                let multipliers: Vec<i8> =
+                    (0..layout.groups() * PANEL).map(|i| (i % 31) as i8 - 15).collect();
                 for multipliers in [None, Some(&*multipliers)] {
                     let mut all = vec![0; width * depth];
                     unpack((&layout, width), (&out, multipliers), (0, depth), &mut all);
@@ -136,7 +136,7 @@ mod tests {
                                 k / channels * channels.div_ceil(GROUP) + k % channels / GROUP;
                             let m = multipliers.map_or(1, |m| m[group * PANEL + lane]);
                             let found = all[(k / QUAD * width + lane) * QUAD + k % QUAD];
-                            let expected = codes[lane * depth + k].wrapping_mul(m.cast_signed());
+                            let expected = codes[lane * depth + k].wrapping_mul(m);
                             assert_eq!(found, expected, "{format:?} {n} lane {lane} k {k}");
                         }
                     }

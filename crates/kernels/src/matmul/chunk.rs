@@ -220,7 +220,7 @@ pub(super) struct Panel<'a> {
     layout: &'a PanelLayout,
     pub(super) width: usize,
     pub(super) bytes: &'a [u8],
-    multipliers: Option<&'a [u8]>,
+    multipliers: Option<&'a [i8]>,
 }
 
 impl<'a> Panel<'a> {
@@ -309,7 +309,7 @@ fn spread_multipliers(panel: &Panel<'_>, block: &Block, to: &mut [u32]) {
                 None => to.fill(0x0001_0001),
                 Some(multipliers) => {
                     for (to, &m) in to.iter_mut().zip(&multipliers[group * PANEL..]) {
-                        *to = u32::from(m) * 0x0001_0001;
+                        *to = u32::from(i16::from(m).cast_unsigned()) * 0x0001_0001;
                     }
                 }
             }

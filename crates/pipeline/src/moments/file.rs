@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
+use std::iter;
 use std::path::Path;
 
 use quant::calibration::Header;
@@ -11,9 +12,9 @@ use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 use tensor::file::{Checkpoint, SafeTensors};
-use tensor::moments::Moments;
+use tensor::moments::{Blocks, Moments};
 
-use super::{Found, Name};
+use super::{BLOCKS, Found, Name};
 use crate::Error;
 
 /// The key of all metadata: one, since the order of several is left open.
@@ -24,6 +25,8 @@ const KEY: &str = "mixdq.moments";
 #[serde(deny_unknown_fields)]
 struct Notes {
     drawn: Header,
+    /// Channels that were looked at together, at most.
+    block: usize,
     layers: Vec<Layer>,
 }
 
@@ -33,6 +36,8 @@ struct Notes {
 struct Layer {
     name: Name,
     channels: usize,
+    /// That were seen.
+    rows: u64,
     /// The layer whose tensor it shares.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     same: Option<Name>,
@@ -48,15 +53,21 @@ impl Found {
         let layer = |name: &Name, of: &Name| Layer {
             name: name.clone(),
             channels: self.sums[of].channels(),
+            rows: self.sums[of].rows(),
             same: (of != name).then(|| of.clone()),
         };
         let own = self.sums.keys().map(|name| layer(name, name));
         let shared = self.same.iter().map(|(name, first)| layer(name, first));
-        let notes = Notes { drawn: self.header.clone(), layers: own.chain(shared).collect() };
+        let (drawn, block) = (self.header.clone(), self.block);
+        let notes = Notes { drawn, block, layers: own.chain(shared).collect() };
         let metadata = HashMap::from([(KEY.to_owned(), serde_json::to_string(&notes)?)]);
-        let views = self.sums.iter().map(|(name, sums)| {
-            let bytes: &[u8] = bytemuck::cast_slice(sums.sums());
-            Ok((key(name), TensorView::new(Dtype::F32, vec![sums.sums().len()], bytes)?))
+        let tensors = self.sums.iter().flat_map(|(name, of)| {
+            let taps = (!of.taps().is_empty()).then(|| (taps(name), of.taps()));
+            iter::once((key(name), of.sums())).chain(taps)
+        });
+        let views = tensors.map(|(key, numbers)| {
+            let bytes: &[u8] = bytemuck::cast_slice(numbers);
+            Ok((key, TensorView::new(Dtype::F32, vec![numbers.len()], bytes)?))
         });
         let views: Result<Vec<_>, SafeTensorError> = views.collect();
         let written =
@@ -73,7 +84,7 @@ impl Found {
     pub fn read(path: &Path) -> Result<Self, Error> {
         let fault = || {
             let fault = if path.exists() {
-                "it is damaged, or no file of what layers read; delete it"
+                "it is damaged, of an older version, or no file of what layers read; delete it"
             } else {
                 "it is not there; name another file, or make it with `mixdq calibrate --moments`"
             };
@@ -83,14 +94,25 @@ impl Found {
         let notes = file.metadata().get(KEY).ok_or_else(fault)?;
         let notes: Notes = serde_json::from_str(notes).map_err(|_| fault())?;
         let tensors = Checkpoint::from_file(&file);
-        let mut found = Self { header: notes.drawn, sums: BTreeMap::new(), same: BTreeMap::new() };
-        for Layer { name, channels, same } in notes.layers {
+        let Notes { drawn, block, layers } = notes;
+        if !BLOCKS.contains(&block) {
+            return Err(fault());
+        }
+        let (sums, same) = (BTreeMap::new(), BTreeMap::new());
+        let mut found = Self { header: drawn, block, sums, same };
+        for Layer { name, channels, rows, same } in layers {
             if let Some(first) = same {
                 found.sums.contains_key(&first).then_some(()).ok_or_else(fault)?;
                 found.same.insert(name, first);
             } else {
                 let sums = tensors.tensor(&key(&name)).map_err(|_| fault())?;
-                let mut sums = Moments::from_sums(channels, sums).ok_or_else(fault)?;
+                // Each channel has a sum at least.
+                (channels <= sums.count()).then_some(()).ok_or_else(fault)?;
+                let blocks = Blocks::new(channels, block);
+                let mut sums = Moments::from_sums((rows, blocks), sums).ok_or_else(fault)?;
+                if let Ok(of_taps) = tensors.tensor(&taps(&name)) {
+                    sums = sums.with_taps(of_taps.to_f32()).ok_or_else(fault)?;
+                }
                 if !found.is_whole() {
                     // The file will be replaced.
                     sums.grow();
@@ -104,4 +126,9 @@ impl Found {
 
 fn key((component, layer): &Name) -> String {
     format!("{component}/{layer}")
+}
+
+/// The key of its taps.
+fn taps(name: &Name) -> String {
+    format!("{}:taps", key(name))
 }

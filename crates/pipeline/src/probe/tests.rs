@@ -124,7 +124,7 @@ fn what_weights_and_activations_lose_apart_they_lose_together() {
             let (weights, rounded) = (noise(integers("w4a16")), noise(activations("a4")));
             let together = noise(integers("w4a4"));
             let ratio = (weights + rounded) / together;
-            assert!((0.5..2.0).contains(&ratio), "{}: {ratio:.2}", layer.name);
+            assert!((0.4..2.5).contains(&ratio), "{}: {ratio:.2}", layer.name);
         }
     });
 }

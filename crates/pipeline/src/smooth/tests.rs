@@ -6,6 +6,7 @@ use models::nn::FACTORS;
 use tensor::{Cpu, Precision};
 
 use crate::model::Extras;
+use crate::moments::Gatherer;
 use crate::{Model, Plan, Request, TextToImage, Watch};
 
 #[test]
@@ -38,6 +39,37 @@ fn pictures_stay_the_same() {
         };
         assert_eq!(latents(&model), latents(&smooth), "{name}");
     }
+}
+
+#[test]
+fn norms_take_factors_in_where_it_is_known_what_layers_read() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let (cpu, plan) = (Cpu::detect(2), Plan::float(Precision::F32));
+    let open = || Model::open(&root.join("models/pocket-turbo"), &Extras::default()).unwrap();
+    let request = Request {
+        prompts: vec!["a fox".to_owned()],
+        pictures: 1,
+        steps: Some(1),
+        width: Some(64),
+        height: Some(64),
+        ..Request::default()
+    };
+    let model = open();
+    let pipeline = TextToImage::new(&cpu, &model, &plan);
+    let mut gatherer = Gatherer::new(&pipeline, &request).unwrap();
+    gatherer.advance(&Watch::default()).unwrap();
+    let found = gatherer.found().clone();
+    let smooth = open().with_moments(found).smoothed(&cpu).unwrap();
+    let changed = |layer: &str| {
+        let weights = &smooth.unet.weights;
+        let name = format!("up_blocks.2.attentions.1.{layer}.weight");
+        weights.tensor(&name).unwrap().to_f32() != weights.unscaled(&name).unwrap().to_f32()
+    };
+    assert!(changed("norm") && changed("proj_in") && !changed("proj_out"));
+    let latents = |model: &Model| {
+        TextToImage::new(&cpu, model, &plan).latents(&request, &Watch::default()).unwrap()
+    };
+    assert_eq!(latents(&model), latents(&smooth));
 }
 
 #[test]

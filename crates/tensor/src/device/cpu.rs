@@ -367,7 +367,8 @@ fn format(operand: Operand) -> ActivationFormat {
     }
 }
 
-fn geometry(op: &Matmul) -> matmul::Geometry {
+/// How the rows of a product read its input.
+pub(crate) fn geometry(op: &Matmul) -> matmul::Geometry {
     // Rows of codes are whole groups of four long.
     let codes = op.input.format == Format::U8;
     let channels = if codes { op.inputs.next_multiple_of(4) } else { op.inputs };

@@ -294,7 +294,7 @@ impl Checkpoint {
     }
 
     /// What a layer reads, where that is known.
-    pub(crate) fn moments(&self, layer: &str) -> Option<&Arc<Moments>> {
+    pub fn moments(&self, layer: &str) -> Option<&Arc<Moments>> {
         self.moments.get(layer)
     }
 

@@ -18,8 +18,11 @@ use crate::packed::{Form, Kind, Numbers, Part};
 use crate::scheme::WeightBits;
 
 /// The version of the format that this library writes, and the newest that it reads. Layers of the first had no factors for their
-/// inputs, which its readers would not miss.
-pub const VERSION: u32 = 2;
+/// inputs, which its readers would not miss; before the third, multipliers were listed as having no sign, and had none.
+pub const VERSION: u32 = 3;
+
+/// The first version in which multipliers have a sign.
+const SIGNED: u32 = 3;
 
 /// Panels start at a multiple of this many bytes of the file, so that they can be mapped and read directly.
 const PAGE: usize = 4096;
@@ -68,7 +71,7 @@ fn tensor_type(form: &Form, part: Part, bytes: usize) -> (Stored, Vec<usize>) {
             WeightBits::Eight => Stored::I8,
             WeightBits::Four | WeightBits::Two => Stored::U8,
         },
-        (Part::Multipliers, _) => Stored::U8,
+        (Part::Multipliers, _) => Stored::I8,
         _ => Stored::F32,
     };
     let shape = match part {

@@ -62,7 +62,8 @@ pub(super) fn quantize(
         (Part::Sums, Bytes::of_numbers(sums)),
     ];
     if scheme.granularity == Granularity::Group {
-        let multipliers = units.iter().flat_map(|units| &units.multipliers).copied().collect();
+        let multipliers = units.iter().flat_map(|units| &units.multipliers);
+        let multipliers = multipliers.map(|m| m.cast_unsigned()).collect();
         parts.push((Part::Multipliers, Bytes::Owned(Arc::new(multipliers))));
     }
     Ok(parts)
@@ -74,7 +75,7 @@ struct Units {
     scales: Vec<f32>,
     sums: Vec<f32>,
     /// `[groups, 64]`.
-    multipliers: Vec<u8>,
+    multipliers: Vec<i8>,
 }
 
 impl Units {

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use ::safetensors::Dtype as Stored;
 
-use super::{CHECKSUMS, LINE, Record, VERSION, key, tensor_name, tensor_type};
+use super::{CHECKSUMS, LINE, Record, SIGNED, VERSION, key, tensor_name, tensor_type};
 use crate::file::{Checkpoint, Error, SafeTensors};
-use crate::packed::{Form, Kind, PackedWeight};
+use crate::packed::{Form, Kind, PackedWeight, Part};
 use crate::program::PanelOrder;
 
 /// More elements than any weight has; sizes stay far from the limits of numbers.
@@ -17,6 +17,7 @@ const MAX_ELEMENTS: u64 = 1 << 40;
 #[derive(Debug)]
 pub struct PackedFile {
     pub(super) file: SafeTensors,
+    version: u32,
     weights: BTreeMap<String, BTreeMap<String, Record>>,
     plan: String,
 }
@@ -56,7 +57,7 @@ impl PackedFile {
         let weights = serde_json::from_str(note(key::WEIGHTS)?)
             .map_err(|error| fault(format!("its list of weights is damaged ({error})")))?;
         let plan = note(key::PLAN)?.clone();
-        Ok(Self { file, weights, plan })
+        Ok(Self { file, version, weights, plan })
     }
 
     /// Where it lies.
@@ -105,7 +106,10 @@ impl PackedFile {
         let part = |(part, bytes)| {
             let tensor = tensor_name(component, name, part);
             let place = self.file.place(&tensor).ok_or_else(|| format!("lacks `{tensor}`"))?;
-            let expected = tensor_type(&form, part, bytes);
+            let mut expected = tensor_type(&form, part, bytes);
+            if part == Part::Multipliers && self.version < SIGNED {
+                expected.0 = Stored::U8;
+            }
             if (place.dtype, place.range.len()) != (expected.0, bytes) || place.shape != expected.1
             {
                 return Err(format!("does not fit the form {}", form.kind));

@@ -175,7 +175,7 @@ fn other_versions_and_hostile_lists_are_refused() {
         open(&bytes).and_then(|file| file.component("unet").map_err(|error| error.to_string()))
     };
     let fault = |from: &str, to: &str| replaced(from, to).unwrap_err();
-    let version = r#""mixdq.version":"2""#;
+    let version = r#""mixdq.version":"3""#;
     assert!(fault(version, r#""mixdq.version":"7""#).contains("has version 7"));
     assert!(fault(version, r#""mixdq.version":"x""#).contains("not a number"));
     assert!(fault("gated w4", "gated w8").contains("does not fit the form"));

@@ -6,7 +6,7 @@ use crate::graph::{Kind, Node, NodeId};
 use crate::program::op::{Convert, Dequantize, Normed, Op, Operand, Quantize, Results};
 use crate::program::{BufferId, Format, Step};
 use crate::scheme::ActivationScheme;
-use crate::{Halves, LayerFormat, Precision, Span, Weight};
+use crate::{Halves, LayerFormat, Precision, Shape, Span, Weight};
 
 /// Bytes from which on a value of real numbers is stored in as few as its plan's precision has.
 const LARGE: usize = 32 << 20;
@@ -171,11 +171,10 @@ impl Compiler<'_> {
             ActivationScheme::Dynamic { levels } => (levels, None),
             ActivationScheme::Static { levels } => (levels, known()),
         };
-        let rows_per_range = match node.kind {
-            // A resize that the convolution swallows repeats pixels, which changes no range.
-            Kind::Conv2d { .. } => self.recording.node(source).shape.rows() / node.shape.batch(),
-            _ => 1,
-        };
+        // A resize that a convolution swallows repeats pixels, which changes no range.
+        let shape = self.recording.node(source).shape;
+        let rows_per_range =
+            if is_row_by_row(node, shape) { 1 } else { shape.rows() / node.shape.batch() };
         Some(Codes { rows_per_range, levels, known })
     }
 
@@ -196,10 +195,9 @@ impl Compiler<'_> {
         if matches!(self.layer(weight), LayerFormat::Rounded(_)) {
             return (self.dequantize(*source, kind, [buffer, ranges]), None);
         }
-        let rows = match node.kind {
-            Kind::Conv2d { .. } => node.shape.rows() / node.shape.batch(),
-            _ => 1,
-        };
+        let shape = self.recording.node(*source).shape;
+        let rows =
+            if is_row_by_row(node, shape) { 1 } else { node.shape.rows() / node.shape.batch() };
         (Operand { buffer, format: Format::U8 }, Some((ranges, rows)))
     }
 
@@ -299,5 +297,16 @@ impl Compiler<'_> {
         };
         let buffer = buffer.expect("every format a consumer asks for was noted before");
         Operand { buffer, format }
+    }
+}
+
+/// Whether each row of the result is that of one row of a value of this shape, so that each can have a range of its own: in linear
+/// layers, and where a convolution has one tap.
+fn is_row_by_row(node: &Node, source: Shape) -> bool {
+    match &node.kind {
+        Kind::Conv2d { weight, .. } => {
+            weight.shape()[2..] == [1, 1] && source.rows() == node.shape.rows()
+        }
+        _ => true,
     }
 }
