@@ -93,7 +93,8 @@ def compare(options, precision, inputs, folder, exact):
 
     `exact` keeps the reference's f32 output, which those of other precisions are also compared with.
     """
-    runners = [peer(options, engine, precision, inputs, folder) for engine in options.peers]
+    theirs = options.against or precision
+    runners = [peer(options, engine, theirs, inputs, folder) for engine in options.peers]
     if options.ours:
         runners.insert(0, ours(options, precision, inputs, folder))
     interleaved(runners, options)
@@ -130,6 +131,7 @@ def run(component):
                                        "{threads} are filled in")
     parser.add_argument("--peers", default="openvino,torch", type=lambda text: text.split(","))
     parser.add_argument("--precisions", default="f32,bf16", type=lambda text: text.split(","))
+    parser.add_argument("--against", help="precision of the others, where it is not that of ours")
     parser.add_argument("--inputs", help="safetensors file; made for --size if absent")
     parser.add_argument("--size", type=int, default=512, help="pixels of a side")
     parser.add_argument("--runs", type=int, default=7)

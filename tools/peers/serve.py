@@ -3,7 +3,7 @@
     serve.py unet|vae ENGINE PRECISION --model DIR --inputs FILE --save FILE [--threads 2]
 
 ENGINE is `openvino` or `torch`, PRECISION `f32`, `bf16` or, for OpenVINO, `w8a8`: quantized by NNCF, with
-bf16 for what it leaves real. The output of the last run is saved, as f32
+bf16 for what it leaves real; or `w8a16`: weights alone, by NNCF, computed in bf16. The output of the last run is saved, as f32
 under the name `output`, when standard input ends. A file converted for OpenVINO stays in `--cache`.
 """
 
@@ -68,6 +68,21 @@ def quantized(options):
     return path
 
 
+def compressed(options):
+    """The network with whole weights, by NNCF."""
+    source = converted(options)
+    path = source.with_name(source.stem + "-w8a16.xml")
+    if not path.exists():
+        import nncf
+        import openvino as ov
+
+        model = nncf.compress_weights(ov.Core().read_model(source), mode=nncf.CompressWeightsMode.INT8_ASYM)
+        ov.save_model(model, path, compress_to_fp16=False)
+        del model
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+    return path
+
+
 def openvino(options):
     import openvino as ov
     import openvino.properties as properties
@@ -75,7 +90,7 @@ def openvino(options):
 
     core = ov.Core()
     precision = ov.Type.f32 if options.precision == "f32" else ov.Type.bf16
-    path = (quantized if options.precision == "w8a8" else converted)(options)
+    path = {"w8a8": quantized, "w8a16": compressed}.get(options.precision, converted)(options)
     compiled = core.compile_model(path, "CPU", {
         hint.inference_precision: precision,
         hint.performance_mode: hint.PerformanceMode.LATENCY,
@@ -115,7 +130,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("component", choices=["unet", "vae"])
     parser.add_argument("engine", choices=["openvino", "torch"])
-    parser.add_argument("precision", choices=["f32", "bf16", "w8a8"])
+    parser.add_argument("precision", choices=["f32", "bf16", "w8a8", "w8a16"])
     parser.add_argument("--model", required=True)
     parser.add_argument("--inputs", required=True)
     parser.add_argument("--save", required=True)

@@ -57,6 +57,21 @@ const VAE_W8A8: Source = Source {
     size: Size::Full,
     measure: |options| race::readings(options, ["vae_decode", "w8a8"]),
 };
+const W8A8_OF_BF16: Source = Source {
+    name: "unet w8a8 bf16",
+    size: Size::Full,
+    measure: |options| race::against(options, ["sd-turbo", "bf16"]),
+};
+const SDXL_OF_BF16: Source = Source {
+    name: "sdxl w8a8 bf16",
+    size: Size::Full,
+    measure: |options| race::against(options, ["sdxl-turbo", "bf16"]),
+};
+const SDXL_OF_W8A16: Source = Source {
+    name: "sdxl w8a8 w8a16",
+    size: Size::Full,
+    measure: |options| race::against(options, ["sdxl-turbo", "w8a16"]),
+};
 const QUALITY: Source = Source { name: "quality", size: Size::Small, measure: quality::readings };
 const LAYERS: Source = Source {
     name: "layers",
@@ -119,6 +134,13 @@ pub(super) const BARS: &[Bar] = &[
     bar(["speed.threads", "two_of_one"], Limit::AtMost(0.56, "of one"), &THREADS),
     bar(["speed.neighbour", "spinning"], Limit::AtMost(1.6, "of idle"), &THREADS),
     bar(["packed.unet.w8a8", "ratio"], Limit::AtMost(0.92, "of OpenVINO w8a8"), &UNET_W8A8),
+    bar(["packed.unet.real", "ratio"], Limit::AtMost(0.55, "of OpenVINO bf16"), &W8A8_OF_BF16),
+    bar(["packed.sdxl.real", "ratio"], Limit::AtMost(0.62, "of OpenVINO bf16"), &SDXL_OF_BF16),
+    bar(
+        ["packed.sdxl.weights", "ratio"],
+        Limit::AtMost(0.73, "of OpenVINO int8 weights"),
+        &SDXL_OF_W8A16,
+    ),
     bar(["packed.vae.w8a8", "ratio"], Limit::AtMost(0.8, "of OpenVINO w8a8"), &VAE_W8A8),
     bar(["packed.w8a8", "w8a8_of_bf16"], Limit::AtMost(0.62, "of bf16"), &PACKED),
     bar(["packed.w4a8", "w4a8_of_w8a8"], Limit::AtMost(1.05, "of w8a8"), &PACKED),

@@ -10,12 +10,25 @@ use crate::console::say;
 
 /// Runs the script for one component and precision, on SD-Turbo's shape; reads `ratio`, our time divided by OpenVINO's.
 pub(super) fn readings(options: &Options, [script, precision]: [&str; 2]) -> Result<Readings> {
+    raced(options, "sd-turbo", [script, precision, precision])
+}
+
+/// Runs a UNet step in `w8a8` against OpenVINO in another precision; reads `ratio`.
+pub(super) fn against(options: &Options, [family, theirs]: [&str; 2]) -> Result<Readings> {
+    raced(options, family, ["unet_step", "w8a8", theirs])
+}
+
+fn raced(
+    options: &Options,
+    family: &str,
+    [script, precision, theirs]: [&str; 3],
+) -> Result<Readings> {
     let python = root().join("tools/.venv/bin/python");
     ensure!(python.exists(), "the peers are not installed: tools/peers/setup");
-    let folder = super::picture::folder(options, "sd-turbo")?;
+    let folder = super::picture::folder(options, family)?;
     let binary = build(&["--release"])?;
     let ours = match precision {
-        "w8a8" => format!("-m {}", super::packed::w8a8(options, "sd-turbo")?.display()),
+        "w8a8" => format!("-m {}", super::packed::w8a8(options, family)?.display()),
         _ => "-m {model} --precision {precision}".to_owned(),
     };
     let ours = format!(
@@ -23,7 +36,7 @@ pub(super) fn readings(options: &Options, [script, precision]: [&str; 2]) -> Res
         binary.display()
     );
     let mut command = program(python, &[&format!("tools/peers/{script}.py")]);
-    command.arg(folder).args(["--precisions", precision, "--ours", &ours]);
+    command.arg(folder).args(["--precisions", precision, "--against", theirs, "--ours", &ours]);
     if precision == "w8a8" {
         // PyTorch has nothing of the kind.
         command.args(["--peers", "openvino"]);
