@@ -300,8 +300,11 @@ pub trait Int16Dot: Int8Dot {
     /// `a − b` of numbers of 32 bits, which may wrap.
     fn sub_i32(self, a: Self::V, b: Self::V) -> Self::V;
 
-    /// `a / 4` of numbers of 32 bits, rounded down.
-    fn quarter_i32(self, a: Self::V) -> Self::V;
+    /// `a · b` of numbers of 32 bits, which may wrap.
+    fn mul_i32(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// `a / 2ᴺ` of numbers of 32 bits, rounded down.
+    fn shift_i32<const N: i32>(self, a: Self::V) -> Self::V;
 
     /// Lanes of `f32` that are whole as `i32`.
     fn narrow_i32(self, v: Self::V) -> Self::V;

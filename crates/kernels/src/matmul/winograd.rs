@@ -1,4 +1,5 @@
-//! Convolutions of 3×3 taps by minimal filtering, F(2×2, 3×3) of Winograd in the form of Lavin and Gray (2016, section 4).
+//! Convolutions of 3×3 taps by minimal filtering, F(2×2, 3×3) and F(4×4, 3×3) of Winograd in the form of Lavin and Gray
+//! (2016, section 4).
 //!
 //! `Y = Aᵀ [Σ over channels of (G g Gᵀ) ⊙ (Bᵀ d B)] A`, where `d` are the 4×4 pixels that a *patch* of 2×2 results reads
 //! and `g` the 3×3 taps: 16 products take the place of 36. For each of the 16 *points* the sum over channels is a
@@ -11,13 +12,17 @@
 //!    seven of the points are products with zero: nine products for what the definition does with 36.
 //! 3. *Whole numbers.* Where bytes are multiplied in 16 bits anyway, these have room for what is transformed, and the
 //!    results are exact; see [`Words`].
+//! 4. *Larger patches.* Where nothing is rounded, larger patches cost no accuracy: 36 products do for 4×4 results what the
+//!    definition does with 144; see [`LargeWords`].
 
 mod numbers;
 mod transform;
+mod words;
 
 use std::ops::Range;
 
-use numbers::{Numbers, Reals, Words};
+use numbers::{Numbers, Reals};
+use words::{LargeWords, Words};
 
 use super::{
     Gate, Geometry, MAX_ROWS, Matmul,
@@ -34,17 +39,25 @@ use crate::{
     threads::{Grid, Order, OutputTile},
 };
 
-/// Points of the transformed patch.
-const POINTS: usize = 16;
-
-/// Points that are not zero where images are seen twice as large.
+/// Points that are not zero where images are seen twice as large, of a patch of 2×2 results.
 const DOUBLED: [usize; 9] = [0, 1, 3, 4, 5, 7, 12, 13, 15];
 
-/// All points.
-const ALL: [usize; POINTS] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+/// All points of the largest patch.
+const ALL: [usize; 36] = {
+    let mut all = [0; 36];
+    let mut point = 0;
+    while point < all.len() {
+        all[point] = point;
+        point += 1;
+    }
+    all
+};
 
 /// Patches that are transformed together.
 const PATCHES: usize = 128;
+
+/// The same of those that have more points.
+const LARGE_PATCHES: usize = 64;
 
 /// Channels that are transformed together.
 const CHANNELS: usize = 128;
@@ -61,12 +74,10 @@ const FEW_ROWS_OF_BYTES: usize = 64;
 /// The place of a pixel outside the image.
 const OUTSIDE: u32 = u32::MAX;
 
-/// The element at which each of the 4×4 pixels of a patch starts, divided by their channels.
-type Places = [u32; POINTS];
-
 /// What is read of an image for some patches.
 struct Patches<'a> {
-    places: &'a [Places],
+    /// The element at which each pixel of each patch starts, divided by their channels.
+    places: &'a [u32],
     /// Channels of a pixel.
     stride: usize,
     /// Those that are read.
@@ -77,10 +88,14 @@ struct Patches<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct Winograd {
     conv: Conv2d,
+    /// Pixels and results of a side of a patch.
+    sides: [usize; 2],
     points: &'static [usize],
     /// Patches and channels that are transformed together.
     patches: usize,
     channels: usize,
+    /// Channels whose sums of points are transformed together.
+    span: usize,
     /// Channels whose weights are widened together.
     widened: usize,
     /// Numbers in four bytes.
@@ -115,22 +130,30 @@ impl Winograd {
         }
         let doubles = conv.seen() == [2 * conv.height, 2 * conv.width]
             && [conv.pad_top, conv.pad_left] == [1, 1];
+        // Twice as large images take as few products with small patches.
+        let is_large = per_lane == 2 && !doubles;
+        let (pixels, side, together) =
+            if is_large { (6, 4, LARGE_PATCHES) } else { (4, 2, PATCHES) };
         let workers = cpu.threads.count();
-        let pair = 2 * conv.out_width;
+        let lines = side * conv.out_width;
         let rows = conv.out_height * conv.out_width;
-        let most = (4 * PATCHES).next_multiple_of(pair);
+        let most = (side * side * together).next_multiple_of(lines);
         let images = conv.batch.max(1);
-        let row_block = plan::row_block((rows, most, pair), layout.panels() * images, workers)
-            .next_multiple_of(pair);
-        let parts = conv.channels.div_ceil(CHANNELS);
-        let unit = if layout.format.is_int() { int::GROUP } else { LANES };
-        let channels = conv.channels.div_ceil(parts).next_multiple_of(unit).min(conv.channels);
+        let row_block = plan::row_block((rows, most, lines), layout.panels() * images, workers)
+            .next_multiple_of(lines);
+        let span = if is_large { LargeWords::CHANNELS } else { conv.channels };
+        let unit = if is_large { per_lane * LANES } else { int::GROUP };
+        let unit = if layout.format.is_int() { unit } else { LANES };
+        let span = share(conv.channels, span, unit);
+        let channels = share(span, CHANNELS, unit);
         let widened =
             if per_lane == 1 { Reals::widened_channels(layout.format) } else { Words::WIDENED };
         Some(Self {
-            points: if doubles { &DOUBLED } else { &ALL },
-            patches: PATCHES.min(row_block / pair * conv.out_width.div_ceil(2)),
+            sides: [pixels, side],
+            points: if doubles { &DOUBLED } else { &ALL[..pixels * pixels] },
+            patches: together.min(row_block / lines * conv.out_width.div_ceil(side)),
             channels,
+            span,
             widened,
             per_lane,
             grid: Grid {
@@ -154,15 +177,18 @@ impl Winograd {
 
     /// Numbers of each part of a worker's scratch: places, patches, widened weights, weights, sums, results.
     fn lengths(&self) -> [usize; 6] {
-        let Self { patches, per_lane, .. } = *self;
+        let Self { patches, per_lane, sides: [pixels, side], .. } = *self;
         let [channels, widened] = [self.channels, self.widened].map(|count| count / per_lane);
+        let points = pixels * pixels;
+        // Those of all patches wait for the next channels.
+        let waiting = if self.span < self.conv.channels { patches } else { SPAN };
         [
-            POINTS * patches,
-            POINTS * apart(patches * channels),
+            points * patches,
+            points * apart(patches * channels),
             9 * widened * PANEL,
-            POINTS * apart(channels * PANEL),
-            POINTS * apart(patches * PANEL),
-            2 * 2 * SPAN * PANEL,
+            points * apart(channels * PANEL),
+            points * apart(patches * PANEL),
+            side * side * waiting * PANEL,
         ]
     }
 
@@ -183,13 +209,13 @@ impl Winograd {
     }
 
     /// The place of each pixel that patch `patch` of an image reads, from image line `line` on.
-    fn places(&self, (image, line): (usize, usize), patch: usize) -> Places {
-        let conv = &self.conv;
+    fn places(&self, (image, line): (usize, usize), patch: usize, places: &mut [u32]) {
+        let Self { conv, sides: [pixels, side], .. } = self;
         let [height, width] = conv.seen();
-        let across = conv.out_width.div_ceil(2);
-        let (y, x) = (line + patch / across * 2, patch % across * 2);
-        let mut places = [OUTSIDE; POINTS];
-        for (i, places) in places.chunks_exact_mut(4).enumerate() {
+        let across = conv.out_width.div_ceil(*side);
+        let (y, x) = (line + patch / across * side, patch % across * side);
+        places.fill(OUTSIDE);
+        for (i, places) in places.chunks_exact_mut(*pixels).enumerate() {
             let Some(y) = rows::source(y + i, conv.pad_top, (height, conv.height)) else {
                 continue;
             };
@@ -200,8 +226,12 @@ impl Winograd {
                 }
             }
         }
-        places
     }
+}
+
+/// The larger of the equal parts, whole units, of as few as there are with at most about `most`.
+fn share(all: usize, most: usize, unit: usize) -> usize {
+    all.div_ceil(all.div_ceil(most)).next_multiple_of(unit).min(all)
 }
 
 /// The distance of two points of `length` numbers each. Points are written side by side: in the same set of lines of a
@@ -237,95 +267,128 @@ impl Int16Op for Chunk<'_, '_> {
         let dequantize = self.epilogue.dequantize.expect("integers have units");
         let ranges = dequantize.ranges.expect("codes have ranges");
         let Grid { rows, .. } = self.winograd.grid;
-        let numbers = Words {
+        let words = Words {
             zero: ranges.of(self.output.cell.group * rows).zero as u8,
             weights: &dequantize.sums[self.output.cell.columns.start..],
         };
-        self.compute(isa, numbers);
+        if self.winograd.sides == [6, 4] {
+            self.compute(isa, LargeWords(words));
+        } else {
+            self.compute(isa, words);
+        }
     }
 }
 
 impl Chunk<'_, '_> {
     #[inline(always)]
-    fn compute<I: Isa, N: Numbers<I>>(self, isa: I, numbers: N) {
+    fn compute<I: Isa, N: Numbers<I, P, R>, const P: usize, const R: usize>(
+        self,
+        isa: I,
+        numbers: N,
+    ) {
         let Self { winograd, input, weights, epilogue, mut output, workspace } = self;
         let conv = &winograd.conv;
         let panel = Panel::of(&weights, output.cell.columns.start / PANEL);
-        let (width, vectors) = (panel.width, panel.width / LANES);
+        let width = panel.width;
         let image = output.cell.group;
         let line = output.cell.rows.start / conv.out_width;
         let lines = output.cell.rows.len() / conv.out_width;
-        let across = conv.out_width.div_ceil(2);
+        let across = conv.out_width.div_ceil(R);
         // The epilogue counts rows from the first image on.
         let before = image * conv.out_height * conv.out_width;
         output.cell.rows = output.cell.rows.start + before..output.cell.rows.end + before;
 
         let mut scratch = Scratch::new(workspace);
         let [places, patches, widened, taps, sums, results] = winograd.lengths();
-        let places = scratch.take::<Places>(places / POINTS);
+        let places = scratch.take::<u32>(places);
         let [patches, widened, taps, sums, results] =
             [patches, widened, taps, sums, results].map(|length| scratch.take::<f32>(length));
-        if winograd.points.len() < POINTS {
+        if winograd.points.len() < P * P {
             // Those that are not multiplied stay zero.
             sums.fill(0.0);
         }
 
-        let all = lines.div_ceil(2) * across;
+        let all = lines.div_ceil(R) * across;
         for first in (0..all).step_by(winograd.patches) {
             let count = winograd.patches.min(all - first);
-            let places = &mut places[..count];
-            for (patch, places) in (first..).zip(&mut *places) {
-                *places = winograd.places((image, line), patch);
+            let places = &mut places[..count * P * P];
+            for (patch, places) in (first..).zip(places.chunks_exact_mut(P * P)) {
+                winograd.places((image, line), patch, places);
             }
-            for start in (0..conv.channels).step_by(winograd.channels) {
-                let channels = start..conv.channels.min(start + winograd.channels);
-                let groups = channels.len() / N::PER_LANE;
-                let seen = Patches { places, stride: conv.channels, channels: channels.clone() };
-                numbers.input(isa, (input, &seen), patches);
-                transform::weights((isa, numbers), (&panel, channels), widened, taps);
-                for &point in winograd.points {
-                    let a = &patches[point * apart(count * groups)..][..count * groups];
-                    let b = &taps[point * apart(groups * width)..][..groups * width];
-                    let to = &mut sums[point * apart(winograd.patches * width)..][..count * width];
-                    for rows in tiles(count, <N::Product as Arithmetic<I>>::ROWS) {
-                        let mut found: Rows<'_> = [&[]; MAX_ROWS];
-                        for (row, found) in rows.clone().zip(&mut found) {
-                            *found = bytemuck::cast_slice(&a[row * groups..]);
-                        }
-                        let strip = Strip {
-                            count: rows.len(),
-                            rows: &[found],
-                            groups,
-                            b,
-                            b_stride: vectors,
-                            multipliers: &[],
-                            vectors,
-                            ahead: Ahead::nothing(b),
-                            accumulate: start > 0,
-                        };
-                        let values = &mut to[rows.start * width..rows.end * width];
-                        let to = Sums { values, stride: vectors };
-                        multiply((isa, N::PRODUCT), &strip, (to, Keep));
+            for span in (0..conv.channels).step_by(winograd.span) {
+                let end = conv.channels.min(span + winograd.span);
+                for start in (span..end).step_by(winograd.channels) {
+                    let channels = start..end.min(start + winograd.channels);
+                    let seen =
+                        Patches { places, stride: conv.channels, channels: channels.clone() };
+                    numbers.input(isa, (input, &seen), patches);
+                    transform::weights((isa, numbers), (&panel, channels.clone()), widened, taps);
+                    let groups = channels.len() / N::PER_LANE;
+                    let factors = (&*patches, &*taps, [count, groups, width]);
+                    winograd.multiply((isa, N::PRODUCT), factors, (sums, start > span));
+                }
+                let is_last = end == conv.channels;
+                let (mut patch, end) = (first, first + count);
+                while patch < end {
+                    let (y, x) = (patch / across * R, patch % across);
+                    let together = SPAN.min(across - x).min(end - patch);
+                    let place = if winograd.span < conv.channels { patch - first } else { 0 };
+                    let results = &mut results[place * R * R * width..];
+                    for i in 0..together {
+                        let from = (&*sums, apart(winograd.patches * width));
+                        let to = (&mut results[R * i * width..], R * together * width, span > 0);
+                        transform::output((isa, numbers), from, (patch - first + i, width), to);
                     }
+                    let pixels = (R * together).min(conv.out_width - R * x);
+                    for i in 0..R.min(lines - y) {
+                        if !is_last {
+                            break;
+                        }
+                        let row = (y + i) * conv.out_width + R * x;
+                        let results = &results[i * R * together * width..][..pixels * width];
+                        let finished = (row..row + pixels, results, width);
+                        epilogue.finish((isa, N::PRODUCT), &mut output, finished);
+                    }
+                    patch += together;
                 }
             }
-            let (mut patch, end) = (first, first + count);
-            while patch < end {
-                let (y, x) = (patch / across * 2, patch % across);
-                let span = SPAN.min(across - x).min(end - patch);
-                for i in 0..span {
-                    let from = (&*sums, apart(winograd.patches * width));
-                    let to = (&mut results[2 * i * width..], 2 * SPAN * width);
-                    transform::output((isa, numbers), from, (patch - first + i, width), to);
+        }
+    }
+}
+
+impl Winograd {
+    /// The product of each point, `count` patches by `groups` of channels by `width` lanes, or what it adds to sums.
+    #[inline(always)]
+    fn multiply<I: Isa, A: Arithmetic<I>>(
+        &self,
+        tools: (I, A),
+        (patches, taps, [count, groups, width]): (&[f32], &[f32], [usize; 3]),
+        (sums, accumulate): (&mut [f32], bool),
+    ) {
+        let vectors = width / LANES;
+        for &point in self.points {
+            let a = &patches[point * apart(count * groups)..][..count * groups];
+            let b = &taps[point * apart(groups * width)..][..groups * width];
+            let to = &mut sums[point * apart(self.patches * width)..][..count * width];
+            for rows in tiles(count, A::ROWS) {
+                let mut found: Rows<'_> = [&[]; MAX_ROWS];
+                for (row, found) in rows.clone().zip(&mut found) {
+                    *found = bytemuck::cast_slice(&a[row * groups..]);
                 }
-                let pixels = (2 * span).min(conv.out_width - 2 * x);
-                for i in 0..2.min(lines - y) {
-                    let row = (y + i) * conv.out_width + 2 * x;
-                    let results = &results[i * 2 * SPAN * width..][..pixels * width];
-                    let finished = (row..row + pixels, results, width);
-                    epilogue.finish((isa, N::PRODUCT), &mut output, finished);
-                }
-                patch += span;
+                let strip = Strip {
+                    count: rows.len(),
+                    rows: &[found],
+                    groups,
+                    b,
+                    b_stride: vectors,
+                    multipliers: &[],
+                    vectors,
+                    ahead: Ahead::nothing(b),
+                    accumulate,
+                };
+                let values = &mut to[rows.start * width..rows.end * width];
+                let to = Sums { values, stride: vectors };
+                multiply(tools, &strip, (to, Keep));
             }
         }
     }

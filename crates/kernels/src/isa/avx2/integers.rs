@@ -4,8 +4,8 @@ use std::arch::x86_64::{
     __m128i, __m256, __m256i, _mm_loadu_si128, _mm256_add_epi16, _mm256_add_epi32,
     _mm256_and_si256, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cvtepi32_ps,
     _mm256_cvtepu8_epi16, _mm256_cvtps_epi32, _mm256_dpbusd_avx_epi32, _mm256_madd_epi16,
-    _mm256_maddubs_epi16, _mm256_set1_epi16, _mm256_slli_epi16, _mm256_srai_epi16,
-    _mm256_srai_epi32, _mm256_srli_epi16, _mm256_sub_epi16, _mm256_sub_epi32,
+    _mm256_maddubs_epi16, _mm256_mullo_epi32, _mm256_set1_epi16, _mm256_slli_epi16,
+    _mm256_srai_epi16, _mm256_srai_epi32, _mm256_srli_epi16, _mm256_sub_epi16, _mm256_sub_epi32,
 };
 
 use super::{Avx2, AvxVnni, V};
@@ -83,13 +83,14 @@ impl Int16Dot for Avx2 {
         sub_i16 = _mm256_sub_epi16;
         add_i32 = _mm256_add_epi32;
         sub_i32 = _mm256_sub_epi32;
+        mul_i32 = _mm256_mullo_epi32;
     }
 
     #[inline(always)]
-    fn quarter_i32(self, a: V) -> V {
+    fn shift_i32<const N: i32>(self, a: V) -> V {
         // SAFETY: `self` proves that the CPU has AVX2.
         unsafe {
-            both!(i => _mm256_castsi256_ps(_mm256_srai_epi32::<2>(_mm256_castps_si256(a[i]))))
+            both!(i => _mm256_castsi256_ps(_mm256_srai_epi32::<N>(_mm256_castps_si256(a[i]))))
         }
     }
 

@@ -1,19 +1,19 @@
-//! What is transformed and multiplied: real numbers, or whole numbers of 16 bits.
+//! What is transformed and multiplied: numbers of any kind, and real ones.
 
 use std::ops::Range;
 
 use super::{Patches, transform};
 use crate::{
-    format::{Activations, PANEL, PanelFormat, int},
-    isa::{Int16Dot, Isa, LANES},
+    format::{Activations, PanelFormat, int},
+    isa::{Int16Dot, Isa},
     matmul::{
         chunk::Panel,
-        tile::{Arithmetic, Fma, WordDot},
+        tile::{Arithmetic, Fma},
     },
 };
 
-/// Numbers that are transformed and multiplied.
-pub(super) trait Numbers<I: Isa>: Copy {
+/// Numbers that are transformed and multiplied, in patches of `P × P` pixels and `R × R` results.
+pub(super) trait Numbers<I: Isa, const P: usize, const R: usize>: Copy {
     /// How they are multiplied.
     type Product: Arithmetic<I>;
 
@@ -30,16 +30,17 @@ pub(super) trait Numbers<I: Isa>: Copy {
     fn widen(self, isa: I, some: (&Panel<'_>, Range<usize>), to: &mut [f32]);
 
     /// `Bᵀ d`.
-    fn difference(self, isa: I, d: [I::V; 4]) -> [I::V; 4];
+    fn difference(self, isa: I, d: [I::V; P]) -> [I::V; P];
 
     /// `G g`, or a multiple of it.
-    fn mean(self, isa: I, g: [I::V; 3]) -> [I::V; 4];
+    fn mean(self, isa: I, g: [I::V; 3]) -> [I::V; P];
 
-    /// `Aᵀ m`.
-    fn total(self, isa: I, m: [I::V; 4]) -> [I::V; 2];
+    /// `Aᵀ m`, or a multiple of it.
+    fn total(self, isa: I, m: [I::V; P]) -> [I::V; R];
 
-    /// The sums of products that transformed sums stand for, in lanes of the panel from `lane` on.
-    fn result(self, isa: I, y: I::V, lane: usize) -> I::V;
+    /// The sums of products that transformed sums stand for, in lanes of the panel from `lane` on, added to those of the
+    /// channels before.
+    fn result(self, isa: I, y: I::V, place: (usize, Option<I::V>)) -> I::V;
 }
 
 /// What pixels are made of.
@@ -85,7 +86,7 @@ impl Reals {
     }
 }
 
-impl<I: Isa> Numbers<I> for Reals {
+impl<I: Isa> Numbers<I, 4, 2> for Reals {
     type Product = Fma;
     const PRODUCT: Fma = Fma;
     const PER_LANE: usize = 1;
@@ -124,83 +125,7 @@ impl<I: Isa> Numbers<I> for Reals {
     }
 
     #[inline(always)]
-    fn result(self, _: I, y: I::V, _: usize) -> I::V {
+    fn result(self, _: I, y: I::V, _: (usize, Option<I::V>)) -> I::V {
         y
-    }
-}
-
-/// Whole numbers: codes and weights, without any rounding.
-///
-/// Pixels are codes less 128, so that a transformed one is at most 512; taps are transformed by `2 G`, which has no halves,
-/// and are at most 9 · 127. Sums of their products may leave the range of 32 bits on the way, since only four times the
-/// result has to be in it: it is while there are fewer than [`Words::CHANNELS`] channels.
-#[derive(Clone, Copy)]
-pub(super) struct Words<'a> {
-    /// The code of zero in the image.
-    pub(super) zero: u8,
-    /// The sums of all weights of each lane of the panel.
-    pub(super) weights: &'a [f32],
-}
-
-impl Words<'_> {
-    /// 4 · 9 · 128 · 127 times this exceeds the range of 32 bits.
-    pub(super) const CHANNELS: usize = 3_669;
-
-    /// Channels whose weights are widened together.
-    pub(super) const WIDENED: usize = 16;
-}
-
-impl<I: Int16Dot> Numbers<I> for Words<'_> {
-    type Product = WordDot;
-    const PRODUCT: WordDot = WordDot;
-    const PER_LANE: usize = 2;
-
-    #[inline(always)]
-    fn input(self, isa: I, (input, patches): (&Activations<'_>, &Patches<'_>), to: &mut [f32]) {
-        let Activations::U8(codes) = *input else { unreachable!("real numbers are no codes") };
-        transform::input((isa, self), (codes, self.zero), patches, to);
-    }
-
-    #[inline(always)]
-    fn widen(self, isa: I, (panel, channels): (&Panel<'_>, Range<usize>), to: &mut [f32]) {
-        let (width, length) = (panel.width, channels.len() * panel.width);
-        let mut codes = [0; Self::WIDENED * PANEL];
-        for (tap, to) in to.chunks_exact_mut(length / 2).enumerate() {
-            panel.unpack((tap, channels.clone()), &mut codes[..length]);
-            let quads = codes[..length].chunks_exact(4 * width);
-            for (to, quads) in to.chunks_exact_mut(2 * width).zip(quads) {
-                isa.widen_quads(quads, to);
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn difference(self, isa: I, d: [I::V; 4]) -> [I::V; 4] {
-        let [a, b, c, d] = d;
-        [isa.sub_i16(a, c), isa.add_i16(b, c), isa.sub_i16(c, b), isa.sub_i16(b, d)]
-    }
-
-    #[inline(always)]
-    fn mean(self, isa: I, g: [I::V; 3]) -> [I::V; 4] {
-        let outer = isa.add_i16(g[0], g[2]);
-        [
-            isa.add_i16(g[0], g[0]),
-            isa.add_i16(outer, g[1]),
-            isa.sub_i16(outer, g[1]),
-            isa.add_i16(g[2], g[2]),
-        ]
-    }
-
-    #[inline(always)]
-    fn total(self, isa: I, m: [I::V; 4]) -> [I::V; 2] {
-        let outer = isa.add_i32(m[1], m[2]);
-        let inner = isa.sub_i32(m[1], m[2]);
-        [isa.add_i32(m[0], outer), isa.sub_i32(inner, m[3])]
-    }
-
-    #[inline(always)]
-    fn result(self, isa: I, y: I::V, lane: usize) -> I::V {
-        let weights = isa.mul(isa.read(&self.weights[lane..][..LANES]), isa.splat(128.0));
-        isa.add_i32(isa.quarter_i32(y), isa.narrow_i32(weights))
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{
-    OUTSIDE, Patches, Places, apart,
+    OUTSIDE, Patches, apart,
     numbers::{Element, Numbers},
 };
 use crate::{
@@ -12,31 +12,37 @@ use crate::{
     matmul::chunk::Panel,
 };
 
-/// An array of what an expression is for each number, which is a constant in it: an array that a loop fills lies in memory,
-/// one of constant places in registers, and a closure may be left out of line, where every intrinsic is a call.
-macro_rules! each {
-    ($i:ident in $($n:literal)+ => $x:expr) => {
-        [$({
-            let $i = $n;
-            $x
-        }),+]
+/// Repeat a block for each number below a constant, which is a constant in it too: an array that a loop fills lies in
+/// memory, one of constant places in registers, and a closure may be left out of line, where every intrinsic is a call.
+macro_rules! unrolled {
+    ($i:ident < $n:ident $body:block) => {
+        unrolled!($i < $n $body 0 1 2 3 4 5)
+    };
+    ($i:ident < $n:ident $body:block $($number:literal)+) => {
+        $(if $n > $number {
+            let $i = $number;
+            $body
+        })+
     };
 }
 
+/// Taps of a side.
+const TAPS: usize = 3;
+
 /// `Bᵀ d B` of some channels of patches, `[points, patches, channels]`, outside the image of `nothing`.
 #[inline(always)]
-pub(super) fn input<I: Isa, N: Numbers<I>, T: Element<I>>(
+pub(super) fn input<I: Isa, N: Numbers<I, P, R>, T: Element<I>, const P: usize, const R: usize>(
     (isa, numbers): (I, N),
     (values, nothing): (&[T], T),
     patches: &Patches<'_>,
     to: &mut [f32],
 ) {
-    isa.apart(Input { numbers, values, nothing, patches, to });
+    isa.apart(Input::<N, T, P, R> { numbers, values, nothing, patches, to });
 }
 
 /// `G g Gᵀ` of some channels of a panel, `[points, channels, width]`.
 #[inline(always)]
-pub(super) fn weights<I: Isa, N: Numbers<I>>(
+pub(super) fn weights<I: Isa, N: Numbers<I, P, R>, const P: usize, const R: usize>(
     (isa, numbers): (I, N),
     (panel, channels): (&Panel<'_>, Range<usize>),
     widened: &mut [f32],
@@ -50,24 +56,25 @@ pub(super) fn weights<I: Isa, N: Numbers<I>>(
         let (at, length) = (lanes(start - channels.start), lanes(some.len()));
         let taps = &mut widened[..9 * length];
         numbers.widen(isa, (panel, some), taps);
-        isa.apart(Weights { numbers, taps, length, to: &mut to[at..], point });
+        isa.apart(Weights::<N, P, R> { numbers, taps, length, to: &mut to[at..], point });
     }
 }
 
 /// `Aᵀ m A` of patch `patch` of sums `[points, patches, width]`, whose points are `point` numbers apart: its results go to
-/// the first two pixels of two lines of `to`, which are `line` numbers apart.
+/// the first pixels of the lines of `to`, which are `line` numbers apart, or are added to what is there.
 #[inline(always)]
-pub(super) fn output<I: Isa, N: Numbers<I>>(
+pub(super) fn output<I: Isa, N: Numbers<I, P, R>, const P: usize, const R: usize>(
     (isa, numbers): (I, N),
     (sums, point): (&[f32], usize),
     (patch, width): (usize, usize),
-    (to, line): (&mut [f32], usize),
+    (to, line, adds): (&mut [f32], usize, bool),
 ) {
-    isa.apart(Results { numbers, sums: &sums[patch * width..], point, width, to, line });
+    let sums = &sums[patch * width..];
+    isa.apart(Results::<N, P, R> { numbers, sums, point, width, to, line, adds });
 }
 
 /// Transforms what patches read.
-struct Input<'a, N, T> {
+struct Input<'a, N, T, const P: usize, const R: usize> {
     numbers: N,
     values: &'a [T],
     nothing: T,
@@ -75,7 +82,9 @@ struct Input<'a, N, T> {
     to: &'a mut [f32],
 }
 
-impl<I: Isa, N: Numbers<I>, T: Element<I>> Apart<I> for Input<'_, N, T> {
+impl<I: Isa, N: Numbers<I, P, R>, T: Element<I>, const P: usize, const R: usize> Apart<I>
+    for Input<'_, N, T, P, R>
+{
     type Output = ();
 
     #[inline(always)]
@@ -84,8 +93,9 @@ impl<I: Isa, N: Numbers<I>, T: Element<I>> Apart<I> for Input<'_, N, T> {
         let Patches { places, stride, channels } = patches;
         let nothing = [nothing; 2 * LANES];
         let lanes = channels.len() / N::PER_LANE;
-        let point = apart(places.len() * lanes);
-        for (number, places) in places.iter().enumerate() {
+        let all = places.chunks_exact(P * P);
+        let point = apart(all.len() * lanes);
+        for (number, places) in all.enumerate() {
             let to = (&mut to[number * lanes..], point);
             patch((isa, numbers), (values, &nothing), places, (*stride, channels), to);
         }
@@ -94,29 +104,40 @@ impl<I: Isa, N: Numbers<I>, T: Element<I>> Apart<I> for Input<'_, N, T> {
 
 /// Transform one patch.
 #[inline(always)]
-fn patch<I: Isa, N: Numbers<I>, T: Element<I>>(
+fn patch<I: Isa, N: Numbers<I, P, R>, T: Element<I>, const P: usize, const R: usize>(
     (isa, numbers): (I, N),
     (values, nothing): (&[T], &[T]),
-    places: &Places,
+    places: &[u32],
     (stride, channels): (usize, &Range<usize>),
     (to, point): (&mut [f32], usize),
 ) {
     let step = LANES * N::PER_LANE;
+    let zero = isa.splat(0.0);
     for (at, channel) in (0..).step_by(LANES).zip(channels.clone().step_by(step)) {
-        let columns = each!(j in 0 1 2 3 => numbers.difference(isa, each!(i in 0 1 2 3 => {
-            let place = places[4 * i + j];
-            let start = place as usize * stride + channel;
-            T::load(isa, if place == OUTSIDE { nothing } else { &values[start..] })
-        })));
-        each!(i in 0 1 2 3 => {
-            let row = numbers.difference(isa, each!(j in 0 1 2 3 => columns[j][i]));
-            each!(j in 0 1 2 3 => isa.write(row[j], &mut to[(4 * i + j) * point + at..][..LANES]));
+        let mut columns = [[zero; P]; P];
+        unrolled!(j < P {
+            let mut column = [zero; P];
+            unrolled!(i < P {
+                let place = places[P * i + j];
+                let start = place as usize * stride + channel;
+                column[i] =
+                    T::load(isa, if place == OUTSIDE { nothing } else { &values[start..] });
+            });
+            columns[j] = numbers.difference(isa, column);
+        });
+        unrolled!(i < P {
+            let mut row = [zero; P];
+            unrolled!(j < P { row[j] = columns[j][i]; });
+            let row = numbers.difference(isa, row);
+            unrolled!(j < P {
+                isa.write(row[j], &mut to[(P * i + j) * point + at..][..LANES]);
+            });
         });
     }
 }
 
 /// Transforms taps.
-struct Weights<'a, N> {
+struct Weights<'a, N, const P: usize, const R: usize> {
     numbers: N,
     /// `[9, length]`.
     taps: &'a [f32],
@@ -126,49 +147,76 @@ struct Weights<'a, N> {
     point: usize,
 }
 
-impl<I: Isa, N: Numbers<I>> Apart<I> for Weights<'_, N> {
+impl<I: Isa, N: Numbers<I, P, R>, const P: usize, const R: usize> Apart<I>
+    for Weights<'_, N, P, R>
+{
     type Output = ();
 
     #[inline(always)]
     fn eval(self, isa: I) {
         let Self { numbers, taps, length, to, point } = self;
+        let zero = isa.splat(0.0);
         for at in (0..length).step_by(LANES) {
-            let columns = each!(j in 0 1 2 => numbers.mean(isa, each!(i in 0 1 2 =>
-                isa.read(&taps[(3 * i + j) * length + at..][..LANES]))));
-            each!(i in 0 1 2 3 => {
-                let row = numbers.mean(isa, each!(j in 0 1 2 => columns[j][i]));
-                each!(j in 0 1 2 3 => isa.write(row[j], &mut to[(4 * i + j) * point + at..][..LANES]));
+            let mut columns = [[zero; P]; TAPS];
+            unrolled!(j < TAPS {
+                let mut column = [zero; TAPS];
+                unrolled!(i < TAPS {
+                    column[i] = isa.read(&taps[(TAPS * i + j) * length + at..][..LANES]);
+                });
+                columns[j] = numbers.mean(isa, column);
+            });
+            unrolled!(i < P {
+                let mut row = [zero; TAPS];
+                unrolled!(j < TAPS { row[j] = columns[j][i]; });
+                let row = numbers.mean(isa, row);
+                unrolled!(j < P {
+                    isa.write(row[j], &mut to[(P * i + j) * point + at..][..LANES]);
+                });
             });
         }
     }
 }
 
 /// Transforms the sums of a patch into its results.
-struct Results<'a, N> {
+struct Results<'a, N, const P: usize, const R: usize> {
     numbers: N,
     /// `[points, width]`, `point` apart.
     sums: &'a [f32],
     point: usize,
     width: usize,
-    /// Two lines of two pixels.
+    /// Lines of pixels.
     to: &'a mut [f32],
     line: usize,
+    /// Whether there are results already, of other channels.
+    adds: bool,
 }
 
-impl<I: Isa, N: Numbers<I>> Apart<I> for Results<'_, N> {
+impl<I: Isa, N: Numbers<I, P, R>, const P: usize, const R: usize> Apart<I>
+    for Results<'_, N, P, R>
+{
     type Output = ();
 
     #[inline(always)]
     fn eval(self, isa: I) {
-        let Self { numbers, sums, point, width, to, line } = self;
+        let Self { numbers, sums, point, width, to, line, adds } = self;
+        let zero = isa.splat(0.0);
         for at in (0..width).step_by(LANES) {
-            let columns = each!(j in 0 1 2 3 => numbers.total(isa, each!(i in 0 1 2 3 =>
-                isa.read(&sums[(4 * i + j) * point + at..][..LANES]))));
-            each!(i in 0 1 => {
-                let row = numbers.total(isa, each!(j in 0 1 2 3 => columns[j][i]));
-                each!(j in 0 1 => {
-                    let result = numbers.result(isa, row[j], at);
-                    isa.write(result, &mut to[i * line + j * width + at..][..LANES]);
+            let mut columns = [[zero; R]; P];
+            unrolled!(j < P {
+                let mut column = [zero; P];
+                unrolled!(i < P {
+                    column[i] = isa.read(&sums[(P * i + j) * point + at..][..LANES]);
+                });
+                columns[j] = numbers.total(isa, column);
+            });
+            unrolled!(i < R {
+                let mut row = [zero; P];
+                unrolled!(j < P { row[j] = columns[j][i]; });
+                let row = numbers.total(isa, row);
+                unrolled!(j < R {
+                    let to = &mut to[i * line + j * width + at..][..LANES];
+                    let before = if adds { Some(isa.read(to)) } else { None };
+                    isa.write(numbers.result(isa, row[j], (at, before)), to);
                 });
             });
         }
