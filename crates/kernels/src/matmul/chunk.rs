@@ -131,7 +131,7 @@ impl Chunk<'_, '_> {
             };
             let gathered = bytemuck::cast_slice::<f32, u8>(gathered);
             let vectors = width / LANES;
-            let ahead = Ahead::new(bytes, following, segments * groups);
+            let ahead = Ahead::new(bytes, following, segments * groups / A::GROUPS_PER_LINE);
             let mut found: [Rows<'_>; MAX_SEGMENTS] = [[blank; MAX_ROWS]; MAX_SEGMENTS];
             for (tile, rows) in tiles(count, A::ROWS).enumerate() {
                 for (tap, found) in block.taps.clone().zip(&mut found) {

@@ -14,7 +14,11 @@
 
 #![allow(unsafe_code, reason = "unchecked loads of checked rows, in the innermost loop")]
 
-use crate::isa::{Apart, Bf16Dot, Int8Dot, Int16Dot, Isa, LANES};
+mod arithmetic;
+
+pub(crate) use arithmetic::{Arithmetic, Fma, NarrowDot, PairDot, QuadDot, WordDot};
+
+use crate::isa::{Apart, Isa, LANES};
 
 /// Bytes of one group of `k`.
 const GROUP: usize = 4;
@@ -22,158 +26,11 @@ const GROUP: usize = 4;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// How a tile multiplies.
-pub(crate) trait Arithmetic<I: Isa>: Copy {
-    /// Rows of the register tile at most.
-    const ROWS: usize = I::TILE_ROWS;
-
-    /// Groups of `k` after which sums leave the narrow lanes that hold them; usually they are in none.
-    const PIECE: usize = usize::MAX;
-
-    /// What becomes of a vector of `b` before it meets the rows of `a`.
-    type Factor: Copy;
-
-    /// Prepare a vector of `b`.
-    fn factor(self, isa: I, b: I::V) -> Self::Factor;
-
-    /// `acc + a · b` in each lane.
-    fn multiply_add(self, isa: I, acc: I::V, factors: (I::V, Self::Factor)) -> I::V;
-
-    /// `acc` and the sum of a piece, in narrow lanes, times the multipliers of its group.
-    #[inline(always)]
-    fn add_piece(self, isa: I, acc: I::V, (piece, multipliers): (I::V, I::V)) -> I::V {
-        let _ = (isa, multipliers, piece);
-        acc
-    }
-
-    /// A sum as real numbers, which it is already unless said otherwise.
-    #[inline(always)]
-    fn real(self, _: I, acc: I::V) -> I::V {
-        acc
-    }
-}
-
-/// Fused multiply-add of `f32`.
-#[derive(Clone, Copy)]
-pub(crate) struct Fma;
-
-impl<I: Isa> Arithmetic<I> for Fma {
-    type Factor = I::V;
-
-    #[inline(always)]
-    fn factor(self, _: I, b: I::V) -> I::V {
-        b
-    }
-
-    #[inline(always)]
-    fn multiply_add(self, isa: I, acc: I::V, (a, b): (I::V, I::V)) -> I::V {
-        isa.fma(a, b, acc)
-    }
-}
-
-/// Two products of bf16 numbers per lane.
-#[derive(Clone, Copy)]
-pub(crate) struct PairDot;
-
-impl<I: Bf16Dot> Arithmetic<I> for PairDot {
-    type Factor = I::V;
-
-    #[inline(always)]
-    fn factor(self, _: I, b: I::V) -> I::V {
-        b
-    }
-
-    #[inline(always)]
-    fn multiply_add(self, isa: I, acc: I::V, (a, b): (I::V, I::V)) -> I::V {
-        isa.dot_bf16(acc, a, b)
-    }
-}
-
-/// Four products of bytes per lane, summed as integers.
-#[derive(Clone, Copy)]
-pub(crate) struct QuadDot;
-
-impl<I: Int8Dot> Arithmetic<I> for QuadDot {
-    const ROWS: usize = I::INT8_ROWS;
-
-    type Factor = I::Factor;
-
-    #[inline(always)]
-    fn factor(self, isa: I, b: I::V) -> I::Factor {
-        isa.factor(b)
-    }
-
-    #[inline(always)]
-    fn real(self, isa: I, acc: I::V) -> I::V {
-        isa.widen_i32(acc)
-    }
-
-    #[inline(always)]
-    fn multiply_add(self, isa: I, acc: I::V, (a, b): (I::V, I::Factor)) -> I::V {
-        isa.dot_int8(acc, a, b)
-    }
-}
-
-/// Two products of numbers of 16 bits per lane, summed as integers.
-#[derive(Clone, Copy)]
-pub(crate) struct WordDot;
-
-impl<I: Int16Dot> Arithmetic<I> for WordDot {
-    type Factor = I::V;
-
-    #[inline(always)]
-    fn factor(self, _: I, b: I::V) -> I::V {
-        b
-    }
-
-    #[inline(always)]
-    fn real(self, isa: I, acc: I::V) -> I::V {
-        isa.widen_i32(acc)
-    }
-
-    #[inline(always)]
-    fn multiply_add(self, isa: I, acc: I::V, (a, b): (I::V, I::V)) -> I::V {
-        isa.dot_int16(acc, a, b)
-    }
-}
-
-/// Groups of `k` whose products fit into lanes of 16 bits: 8 groups × 2 products × 255 × 8 < 2¹⁵.
-const NARROW: usize = 8;
+/// What every tile of sums that have pieces is given.
+const MULTIPLIERS: &str = "multipliers of all groups and lanes";
 
 /// Groups of `k` that share multipliers.
 const SHARED: usize = crate::format::int::GROUP / GROUP;
-
-/// Four products of bytes and weights of at most four bits per lane; two of each lie in a half of it until a piece ends.
-#[derive(Clone, Copy)]
-pub(crate) struct NarrowDot;
-
-impl<I: Int16Dot> Arithmetic<I> for NarrowDot {
-    // Sums of pieces and sums of all take registers side by side.
-    const ROWS: usize = 3;
-    const PIECE: usize = NARROW;
-
-    type Factor = I::V;
-
-    #[inline(always)]
-    fn factor(self, _: I, b: I::V) -> I::V {
-        b
-    }
-
-    #[inline(always)]
-    fn real(self, isa: I, acc: I::V) -> I::V {
-        isa.widen_i32(acc)
-    }
-
-    #[inline(always)]
-    fn multiply_add(self, isa: I, acc: I::V, (a, b): (I::V, I::V)) -> I::V {
-        isa.dot_narrow(acc, a, b)
-    }
-
-    #[inline(always)]
-    fn add_piece(self, isa: I, acc: I::V, (piece, multipliers): (I::V, I::V)) -> I::V {
-        isa.dot_int16(acc, piece, multipliers)
-    }
-}
 
 /// Rows of a register tile at most.
 pub(crate) const MAX_ROWS: usize = 6;
@@ -206,7 +63,7 @@ pub(crate) struct Strip<'a> {
     pub(crate) accumulate: bool,
 }
 
-/// Memory that will be read soon, of which a line is asked for with each group of `k`.
+/// Memory that will be read soon, of which a line is asked for with every group of `k`, or every few.
 #[derive(Clone, Copy)]
 pub(crate) struct Ahead {
     at: *const f32,
@@ -362,7 +219,8 @@ impl Tile<'_, '_> {
         (isa, arithmetic): (I, A),
         (sums, sink): (&mut Sums<'_>, &mut S),
     ) {
-        let Strip { rows, groups, b, b_stride, multipliers, accumulate, ahead, .. } = *self.strip;
+        let Strip { rows, groups, b, b_stride, mut multipliers, accumulate, ahead, .. } =
+            *self.strip;
         assert!(self.vector + C <= b_stride && self.vector + C <= sums.stride);
         assert!(b.len() >= rows.len() * groups * b_stride * LANES, "rows of b");
         let takes = sink.takes();
@@ -384,37 +242,43 @@ impl Tile<'_, '_> {
         }
         let mut b = b[self.vector * LANES..].as_ptr();
         let mut next = ahead.at;
-        for (segment, rows) in rows.iter().enumerate() {
+        for rows in rows {
             let mut a = [std::ptr::null::<u8>(); R];
             for_each_row!(r < R {
                 assert!(rows[r].len() >= groups * GROUP, "a row of a is too short");
                 a[r] = rows[r].as_ptr();
             });
             if A::PIECE < usize::MAX {
-                for start in (0..groups).step_by(A::PIECE) {
-                    let mut piece = [[isa.splat(0.0); C]; R];
-                    // A loop of a known length is unrolled.
-                    if groups - start >= A::PIECE {
-                        for k in start..start + A::PIECE {
-                            isa.prefetch_far(next);
-                            next = next.wrapping_add(ahead.step);
-                            // SAFETY: the first two assertions bound row `k` of `b`, and each row of `a` was checked.
-                            unsafe { step((isa, arithmetic), (&a, k), b, &mut piece) };
-                            b = b.wrapping_add(b_stride * LANES);
+                for start in (0..groups).step_by(SHARED) {
+                    let shared: &[[f32; LANES]; C] =
+                        multipliers.as_chunks().0[self.vector..].first_chunk().expect(MULTIPLIERS);
+                    multipliers = &multipliers[b_stride * LANES..];
+                    for start in (start..groups.min(start + SHARED)).step_by(A::PIECE) {
+                        let mut piece = [[isa.splat(0.0); C]; R];
+                        // A loop of a known length is unrolled.
+                        if groups - start >= A::PIECE {
+                            for i in 0..A::PIECE {
+                                if i % A::GROUPS_PER_LINE == 0 {
+                                    isa.prefetch_far(next);
+                                    next = next.wrapping_add(ahead.step);
+                                }
+                                // SAFETY: the first two assertions bound row `k` of `b`, and each row of `a` was checked.
+                                unsafe { step((isa, arithmetic), (&a, start + i), b, &mut piece) };
+                                b = b.wrapping_add(b_stride * LANES);
+                            }
+                        } else {
+                            for k in start..groups {
+                                // SAFETY: as above.
+                                unsafe { step((isa, arithmetic), (&a, k), b, &mut piece) };
+                                b = b.wrapping_add(b_stride * LANES);
+                            }
                         }
-                    } else {
-                        for k in start..groups {
-                            // SAFETY: as above.
-                            unsafe { step((isa, arithmetic), (&a, k), b, &mut piece) };
-                            b = b.wrapping_add(b_stride * LANES);
-                        }
-                    }
-                    let row = segment * groups.div_ceil(SHARED) + start / SHARED;
-                    let row = &multipliers[(row * b_stride + self.vector) * LANES..];
-                    for (c, multiplier) in row.as_chunks().0[..C].iter().enumerate() {
-                        let multiplier = isa.load(multiplier);
-                        for (acc, piece) in acc.iter_mut().zip(&piece) {
-                            acc[c] = arithmetic.add_piece(isa, acc[c], (piece[c], multiplier));
+                        for c in 0..C {
+                            let multiplier = isa.load(&shared[c]);
+                            for_each_row!(r < R {
+                                let piece = (piece[r][c], multiplier);
+                                acc[r][c] = arithmetic.add_piece(isa, acc[r][c], piece);
+                            });
                         }
                     }
                 }
