@@ -91,9 +91,13 @@ pub(super) fn encode_query<I: Isa>(
         let codes = isa.add(row.codes(isa, at, inverse), isa.splat(SHIFT));
         let mut lanes = [0; LANES];
         isa.narrow_u8(codes, &mut lanes);
-        for (to, code) in to.chunks_exact_mut(size).zip(lanes) {
-            to.fill(0);
-            to[0] = code;
+        if size == 1 {
+            to.copy_from_slice(&lanes[..to.len()]);
+        } else {
+            // Of a known size, so that compilers turn it into vectors.
+            for (to, code) in to.as_chunks_mut().0.iter_mut().zip(lanes) {
+                *to = u16::from(code).to_le_bytes();
+            }
         }
     }
     unit
