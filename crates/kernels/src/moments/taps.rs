@@ -148,8 +148,8 @@ mod tests {
             {
                 for channel in 0..conv.channels {
                     let at = (batch, y, x, channel);
-                    for pair in 0..taps * taps {
-                        sums[pair] += number(at, pair / taps) * number(at, pair % taps);
+                    for (pair, sum) in sums.iter_mut().enumerate() {
+                        *sum += number(at, pair / taps) * number(at, pair % taps);
                     }
                 }
             }

@@ -227,9 +227,9 @@ mod tests {
                 let first = ((y + tap / 3) * SIDE + x + tap % 3) * CHANNELS;
                 &image[first..first + CHANNELS]
             };
-            for pair in 0..81 {
+            for (pair, sum) in sums.iter_mut().enumerate() {
                 let products = pixel(pair / 9).iter().zip(pixel(pair % 9));
-                sums[pair] += products.map(|(a, b)| a * b).sum::<f32>();
+                *sum += products.map(|(a, b)| a * b).sum::<f32>();
             }
         }
         sums
