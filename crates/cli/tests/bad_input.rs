@@ -345,8 +345,8 @@ fn damaged_packed_models_are_refused() {
         fs::write(&model, &whole).unwrap();
         edit_header(&model, |header| header["__metadata__"][key] = value.into());
     };
-    changed("mixdq.version", "3");
-    fails(&model, &[], "has version 3");
+    changed("mixdq.version", "9");
+    fails(&model, &[], "has version 9");
     changed("mixdq.plan", "version = 1\n[unet]\ndefault = 'w4a8'\n[unet.layers]\nno = 'w8a8'\n");
     fails(&model, &[], "`unet` has no layer `no`");
     changed("mixdq.weights", "{}");
