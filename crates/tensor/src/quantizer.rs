@@ -10,7 +10,7 @@
 //! rounded to a multiple of one fifteenth (in 4 bits) of the largest.
 //!
 //! Where it is known what a layer reads ([`crate::moments`]), better codes and a better unit of the row are found from there
-//! ([`together`]).
+//! (`together`).
 
 mod together;
 
