@@ -14,6 +14,7 @@ const LAYERS: &[&str] = &["os", "kernels", "tensor", "models", "quant", "pipelin
 const UNSAFE: &[&str] = &[
     "kernels/src/isa",
     "kernels/src/matmul/tile.rs",
+    "kernels/src/matmul/winograd/spaced.rs",
     "kernels/src/threads",
     "os/src/mapping.rs",
     "os/src/memory.rs",

@@ -21,6 +21,7 @@ use kernels::{
     quantize::Range8,
     threads::{Output, Threads},
 };
+use os::Region;
 
 /// Rows, outputs and inputs of linear layers.
 const LINEAR: [[usize; 3]; 8] = [
@@ -129,6 +130,11 @@ struct Bench {
     filter: String,
 }
 
+/// Scratch, on huge pages as in an arena.
+fn memory(bytes: usize) -> Region {
+    Region::new(bytes).expect("memory for a benchmark")
+}
+
 /// Some numbers.
 fn numbers(count: usize) -> Vec<f32> {
     (0..count).map(|i| ((i * 7919) % 1000) as f32 * 1e-3 - 0.5).collect()
@@ -195,7 +201,7 @@ impl Bench {
         let bias = numbers(n);
         let (mut f32, mut bf16) = (vec![0.0; rows * n], vec![0; rows * n]);
         let mut scratch =
-            vec![0; matmul::scratch_bytes(activations, &geometry, &layout, &self.cpu)];
+            memory(matmul::scratch_bytes(activations, &geometry, &layout, &self.cpu));
         let work = rows * n * layout.taps * layout.channels;
         self.time(&name, (activations, work), || {
             let (input, output) = match activations {
@@ -205,7 +211,7 @@ impl Bench {
             };
             let weights = Panels { layout, bytes, multipliers };
             let epilogue = Epilogue { dequantize, bias: Some(&bias), ..Epilogue::default() };
-            let scratch = &mut scratch;
+            let scratch = scratch.as_mut_slice();
             Matmul { input, geometry, weights, epilogue, output, scratch }.run(&self.cpu);
         });
     }
@@ -238,7 +244,7 @@ impl Bench {
         let bits = brains(&values);
         let shape = AttentionShape { batch: 1, heads, head_dim, tokens_q, tokens_k };
         let (mut f32, mut bf16) = (vec![0.0; tokens_q * stride], vec![0; tokens_q * stride]);
-        let mut scratch = vec![0; attention::scratch_bytes((format, scores), &shape, &self.cpu)];
+        let mut scratch = memory(attention::scratch_bytes((format, scores), &shape, &self.cpu));
         let work = 2 * tokens_q * tokens_k * stride;
         self.time(&name, (format, work), || {
             let (values, output) = match format {
@@ -247,7 +253,7 @@ impl Bench {
             };
             let part = Heads { values, offset: 0, stride };
             let scale = (head_dim as f32).powf(-0.5);
-            let (mask, scratch) = (Mask::None, &mut scratch[..]);
+            let (mask, scratch) = (Mask::None, scratch.as_mut_slice());
             Attention { shape, q: part, k: part, v: part, scores, scale, mask, output, scratch }
                 .run(&self.cpu);
         });
@@ -262,7 +268,7 @@ impl Bench {
             let pixels = side * side;
             let input = numbers(pixels * channels);
             let mut out = vec![0.0; input.len()];
-            let mut scratch = vec![0; norm::scratch_bytes([1, pixels, channels, 32])];
+            let mut scratch = memory(norm::scratch_bytes([1, pixels, channels, 32]));
             self.time(&name, (ActivationFormat::F32, input.len() * 4), || {
                 let norm = GroupNorm {
                     input: Activations::F32(&input),
@@ -275,7 +281,7 @@ impl Bench {
                     beta: None,
                     activation: Activation::Silu,
                     output: Normed::Real(Output::f32(&mut out, channels)),
-                    scratch: &mut scratch,
+                    scratch: scratch.as_mut_slice(),
                 };
                 norm.run(&self.cpu);
             });

@@ -151,7 +151,7 @@ impl Attention<'_> {
                 let _ = cpu.eval_bf16(block);
             } else if sizes.has_words() {
                 // The sizes say so only where the CPU has them.
-                drop(cpu.eval_int16(block));
+                drop(cpu.eval_int16_only(block));
             } else if sizes.has_codes() {
                 cpu.eval_int8(block);
             } else {

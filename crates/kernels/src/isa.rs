@@ -271,19 +271,11 @@ pub trait Int8Dot: Isa {
     fn widen_i32(self, v: Self::V) -> Self::V;
 }
 
-/// Instruction sets that multiply bytes exactly in lanes of 16 bits only, where a signed byte times an unsigned one
-/// fits and a sum of two may not.
-///
-/// Such a CPU has two fast ways: both factors widened to 16 bits beforehand, or weights of at most four bits, of whose
-/// products sixteen fit into a lane.
+/// Instruction sets that multiply and add whole numbers of 16 bits.
 pub trait Int16Dot: Int8Dot {
     /// `acc[i] + a[2i] · b[2i] + a[2i + 1] · b[2i + 1]`, where the vectors `a` and `b` hold 32 signed numbers of 16
     /// bits each, and `acc` sixteen of 32.
     fn dot_int16(self, acc: Self::V, a: Self::V, b: Self::V) -> Self::V;
-
-    /// `acc[i] + a[2i] · b[2i] + a[2i + 1] · b[2i + 1]`, where `acc` holds 32 numbers of 16 bits, `a` 64 unsigned bytes
-    /// and `b` 64 signed ones. No sum may leave the range of 16 bits.
-    fn dot_narrow(self, acc: Self::V, a: Self::V, b: Self::V) -> Self::V;
 
     /// 32 bytes less 128 in 16 bits each.
     fn center(self, from: &[u8; 2 * LANES]) -> Self::V;
@@ -308,6 +300,17 @@ pub trait Int16Dot: Int8Dot {
 
     /// Lanes of `f32` that are whole as `i32`.
     fn narrow_i32(self, v: Self::V) -> Self::V;
+}
+
+/// Instruction sets that multiply bytes exactly in lanes of 16 bits only, where a signed byte times an unsigned one
+/// fits and a sum of two may not.
+///
+/// Such a CPU has two fast ways: both factors widened to 16 bits beforehand, or weights of at most four bits, of whose
+/// products sixteen fit into a lane.
+pub trait Int16Only: Int16Dot {
+    /// `acc[i] + a[2i] · b[2i] + a[2i + 1] · b[2i + 1]`, where `acc` holds 32 numbers of 16 bits, `a` 64 unsigned bytes
+    /// and `b` 64 signed ones. No sum may leave the range of 16 bits.
+    fn dot_narrow(self, acc: Self::V, a: Self::V, b: Self::V) -> Self::V;
 }
 
 /// A part of a computation that is compiled apart, see [`Isa::apart`].
@@ -338,13 +341,22 @@ pub trait Bf16Op: Sized {
     fn eval<I: Bf16Dot>(self, isa: I) -> Self::Output;
 }
 
-/// A computation that needs products of bytes in lanes of 16 bits.
+/// A computation that needs products of numbers of 16 bits.
 pub trait Int16Op: Sized {
     /// The result of the computation.
     type Output;
 
     /// The computation itself, marked `#[inline(always)]` as in [`SimdOp::eval`].
     fn eval<I: Int16Dot>(self, isa: I) -> Self::Output;
+}
+
+/// A computation that needs products of bytes in lanes of 16 bits.
+pub trait Int16OnlyOp: Sized {
+    /// The result of the computation.
+    type Output;
+
+    /// The computation itself, marked `#[inline(always)]` as in [`SimdOp::eval`].
+    fn eval<I: Int16Only>(self, isa: I) -> Self::Output;
 }
 
 /// A computation that needs products of bytes.
@@ -416,6 +428,21 @@ macro_rules! token {
             pub fn eval_int8<O: $crate::isa::Int8Op>(self, op: O) -> O::Output {
                 $(#[target_feature(enable = $feature)])+
                 fn enabled<O: $crate::isa::Int8Op>(isa: $name, op: O) -> O::Output {
+                    op.eval(isa)
+                }
+                // SAFETY: `self` proves that the CPU has the features enabled here.
+                unsafe { enabled(self, op) }
+            }
+        }
+    };
+    ($(#[$doc:meta])* $name:ident, int16, $detect:ident: $($feature:tt),+) => {
+        $crate::isa::token!($(#[$doc])* $name, int8, $detect: $($feature),+);
+
+        impl $name {
+            /// Evaluate `op` with the features of this token enabled.
+            pub fn eval_int16<O: $crate::isa::Int16Op>(self, op: O) -> O::Output {
+                $(#[target_feature(enable = $feature)])+
+                fn enabled<O: $crate::isa::Int16Op>(isa: $name, op: O) -> O::Output {
                     op.eval(isa)
                 }
                 // SAFETY: `self` proves that the CPU has the features enabled here.

@@ -41,7 +41,7 @@ pub mod threads;
 
 mod scratch;
 
-use isa::{Bf16Op, Int8Op, Int16Op, Level, Simd, SimdOp, tiles::TileOp};
+use isa::{Bf16Op, Int8Op, Int16OnlyOp, Int16Op, Level, Simd, SimdOp, tiles::TileOp};
 use threads::Threads;
 
 /// What operations run on: a pool of threads and an instruction set.
@@ -74,6 +74,11 @@ impl Cpu {
         self.simd.has_bf16_dot()
     }
 
+    /// Whether numbers of 16 bits are multiplied.
+    pub fn has_int16(&self) -> bool {
+        self.simd.has_int16()
+    }
+
     /// Whether bytes are multiplied in lanes of 16 bits only.
     pub fn has_int16_only(&self) -> bool {
         self.simd.has_int16_only()
@@ -93,13 +98,22 @@ impl Cpu {
         self.simd.eval_bf16(op)
     }
 
-    /// Evaluate `op` if the instruction set multiplies bytes in lanes of 16 bits only, else give it back.
+    /// Evaluate `op` if the instruction set multiplies numbers of 16 bits, else give it back.
     ///
     /// # Errors
     ///
     /// Returns `op` itself.
     pub fn eval_int16<O: Int16Op>(&self, op: O) -> Result<O::Output, O> {
         self.simd.eval_int16(op)
+    }
+
+    /// Evaluate `op` if the instruction set multiplies bytes in lanes of 16 bits only, else give it back.
+    ///
+    /// # Errors
+    ///
+    /// Returns `op` itself.
+    pub fn eval_int16_only<O: Int16OnlyOp>(&self, op: O) -> Result<O::Output, O> {
+        self.simd.eval_int16_only(op)
     }
 
     /// Whether whole tiles are multiplied.

@@ -174,12 +174,12 @@ impl Matmul<'_> {
         check(&self.input, &self.geometry, &self.weights);
         check_integers(&self.input, &self.weights, &self.epilogue);
         let layout = self.weights.layout;
+        let streams = self.output.f32.as_ref().is_some_and(|all| size_of_val(*all) >= STREAMED);
         if let Some(winograd) = Winograd::new(self.input.format(), &self.geometry, &layout, cpu) {
-            return winograd.run(self, cpu);
+            return winograd.run(self, streams, cpu);
         }
         let Self { input, geometry, weights, epilogue, output, scratch } = self;
         let plan = Plan::new(input.format(), &geometry, &layout, cpu);
-        let streams = output.f32.as_ref().is_some_and(|all| size_of_val(*all) >= STREAMED);
         let grid = plan.grid(&layout, epilogue.gate);
         let mut scratch = Scratch::new(scratch);
         let blank = scratch.take::<u8>(plan.blank_bytes());
@@ -204,8 +204,8 @@ impl Matmul<'_> {
                 // The plan asks for these only where the CPU has them.
                 Way::Bf16Dot => drop(cpu.eval_bf16(chunk)),
                 Way::Int8 => cpu.eval_int8(chunk),
-                Way::Int16 => drop(cpu.eval_int16(chunk)),
-                Way::Narrow => drop(cpu.eval_int16(NarrowChunk(chunk))),
+                Way::Int16 => drop(cpu.eval_int16_only(chunk)),
+                Way::Narrow => drop(cpu.eval_int16_only(NarrowChunk(chunk))),
                 Way::ByteTiles | Way::PairTiles => {
                     cpu.eval_tiles(TiledChunk(chunk));
                 }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     format::{Activations, PANEL},
     isa::{
-        Bf16Dot, Bf16Op, Int8Dot, Int8Op, Int16Dot, Int16Op, Isa, LANES, SimdOp,
+        Bf16Dot, Bf16Op, Int8Dot, Int8Op, Int16Only, Int16OnlyOp, Isa, LANES, SimdOp,
         tiles::{TileOp, Tiles},
     },
     math,
@@ -109,11 +109,11 @@ impl Int8Op for QueryBlock<'_, '_> {
     }
 }
 
-impl Int16Op for QueryBlock<'_, '_> {
+impl Int16OnlyOp for QueryBlock<'_, '_> {
     type Output = ();
 
     #[inline(always)]
-    fn eval<I: Int16Dot>(self, isa: I) {
+    fn eval<I: Int16Only>(self, isa: I) {
         self.compute(isa, ByRows(WordDot, Fma));
     }
 }

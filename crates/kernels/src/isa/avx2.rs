@@ -14,16 +14,16 @@ use std::arch::x86_64::{
     _mm256_stream_ps, _mm256_sub_ps,
 };
 
-use super::{Apart, Int16Op, Isa, LANES, Level, token};
+use super::{Apart, Int16OnlyOp, Isa, LANES, Level, token};
 
 token! {
     /// Proof that the CPU has AVX2, FMA and F16C.
-    Avx2, int8, is_x86_feature_detected: "avx2", "fma", "f16c"
+    Avx2, int16, is_x86_feature_detected: "avx2", "fma", "f16c"
 }
 
 token! {
     /// Proof that the CPU has AVX2, FMA, F16C and products of bytes in 256-bit registers.
-    AvxVnni, int8, is_x86_feature_detected: "avxvnni", "avx2", "fma", "f16c"
+    AvxVnni, int16, is_x86_feature_detected: "avxvnni", "avx2", "fma", "f16c"
 }
 
 type V = [__m256; 2];
@@ -264,9 +264,9 @@ impl Avx2 {
     }
 
     /// Evaluate `op` with the features of this token enabled.
-    pub fn eval_int16<O: Int16Op>(self, op: O) -> O::Output {
+    pub fn eval_int16_only<O: Int16OnlyOp>(self, op: O) -> O::Output {
         #[target_feature(enable = "avx2,fma,f16c")]
-        fn enabled<O: Int16Op>(isa: Avx2, op: O) -> O::Output {
+        fn enabled<O: Int16OnlyOp>(isa: Avx2, op: O) -> O::Output {
             op.eval(isa)
         }
         // SAFETY: `self` proves that the CPU has the features enabled here.

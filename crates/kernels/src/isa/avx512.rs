@@ -1,21 +1,22 @@
 //! AVX-512: one 512-bit register per vector, with and without products of bf16 pairs.
 
 use std::arch::x86_64::{
-    __m128i, __m256bh, __m256i, __m512, __m512bh, _CMP_LT_OQ, _CMP_UNORD_Q, _MM_HINT_T0,
+    __m128i, __m256bh, __m256i, __m512, __m512bh, __m512i, _CMP_LT_OQ, _CMP_UNORD_Q, _MM_HINT_T0,
     _MM_HINT_T1, _mm_cvtss_f32, _mm_max_ps, _mm_max_ss, _mm_movehdup_ps, _mm_movehl_ps,
-    _mm_prefetch, _mm_sfence, _mm_storeu_si128, _mm256_castps256_ps128, _mm256_extractf128_ps,
-    _mm256_loadu_si256, _mm256_max_ps, _mm256_storeu_si256, _mm512_abs_ps, _mm512_add_epi32,
-    _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castps512_ps256,
-    _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16, _mm512_cvtepi32_ps,
-    _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_cvtph_ps, _mm512_cvtps_epi32,
-    _mm512_cvtusepi32_epi8, _mm512_div_ps, _mm512_dpbf16_ps, _mm512_dpbusd_epi32,
-    _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_blend_epi32,
-    _mm512_mask_blend_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_or_si512,
-    _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32, _mm512_srli_epi32,
-    _mm512_storeu_ps, _mm512_stream_ps, _mm512_sub_ps,
+    _mm_prefetch, _mm_set_epi64x, _mm_sfence, _mm_storeu_si128, _mm256_castps256_ps128,
+    _mm256_extractf128_ps, _mm256_loadu_si256, _mm256_max_ps, _mm256_storeu_si256, _mm512_abs_ps,
+    _mm512_add_epi8, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_broadcast_i32x4,
+    _mm512_castps_si512, _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cmp_ps_mask,
+    _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_cvtph_ps,
+    _mm512_cvtps_epi32, _mm512_cvtusepi32_epi8, _mm512_div_ps, _mm512_dpbf16_ps,
+    _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_mask_blend_epi32, _mm512_mask_blend_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
+    _mm512_or_si512, _mm512_scalef_ps, _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_shuffle_epi8, _mm512_slli_epi32, _mm512_srai_epi16, _mm512_srli_epi32, _mm512_storeu_ps,
+    _mm512_stream_ps, _mm512_sub_ps,
 };
 
-use super::{Apart, Avx2, Bf16Dot, Bf16Op, Int8Dot, Isa, LANES, Level, intrinsics, token};
+use super::{Apart, Avx2, Bf16Dot, Bf16Op, Isa, LANES, Level, intrinsics, token};
 
 token! {
     /// Proof that the CPU has AVX-512 F, BW, VL and DQ.
@@ -25,13 +26,13 @@ token! {
 
 token! {
     /// Proof that the CPU has AVX-512 F, BW, VL, DQ and VNNI.
-    Avx512Vnni, int8, is_x86_feature_detected:
+    Avx512Vnni, int16, is_x86_feature_detected:
         "avx512vnni", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx2", "fma", "f16c"
 }
 
 token! {
     /// Proof that the CPU has AVX-512 F, BW, VL, DQ, VNNI and BF16.
-    Avx512Bf16, int8, is_x86_feature_detected:
+    Avx512Bf16, int16, is_x86_feature_detected:
         "avx512bf16", "avx512vnni", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx2", "fma", "f16c"
 }
 
@@ -163,6 +164,24 @@ macro_rules! isa {
                 // SAFETY: 16 numbers are readable, and `self` proves that the CPU has AVX-512.
                 unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast::<__m256i>())) }
             }
+
+            #[inline(always)]
+            fn widen_bytes(self, from: &[i8; 4 * LANES]) -> [V; 2] {
+                // SAFETY: 64 bytes are readable, and `self` proves that the CPU has AVX-512.
+                unsafe {
+                    let bytes = _mm512_loadu_si512(from.as_ptr().cast::<__m512i>());
+                    // Bytes go to the upper halves of numbers of 16 bits, from where they are shifted down with their signs.
+                    let places = _mm_set_epi64x(0x0dff_0cff_09ff_08ff, 0x05ff_04ff_01ff_00ff);
+                    let first = _mm512_broadcast_i32x4(places);
+                    let others = _mm512_add_epi8(first, _mm512_set1_epi16(0x0200));
+                    let [first, others] =
+                        [_mm512_shuffle_epi8(bytes, first), _mm512_shuffle_epi8(bytes, others)];
+                    [
+                        _mm512_castsi512_ps(_mm512_srai_epi16::<8>(first)),
+                        _mm512_castsi512_ps(_mm512_srai_epi16::<8>(others)),
+                    ]
+                }
+            }
         }
     };
 }
@@ -178,37 +197,7 @@ impl Avx512Vnni {
     }
 }
 
-/// Products of bytes, the same for both tokens that have them.
-macro_rules! int8 {
-    ($token:ident) => {
-        impl Int8Dot for $token {
-            type Factor = V;
-
-            #[inline(always)]
-            fn factor(self, b: V) -> V {
-                b
-            }
-
-            #[inline(always)]
-            fn dot_int8(self, acc: V, a: V, b: V) -> V {
-                // SAFETY: `self` proves that the CPU has AVX512-VNNI.
-                unsafe {
-                    let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
-                    _mm512_castsi512_ps(_mm512_dpbusd_epi32(_mm512_castps_si512(acc), a, b))
-                }
-            }
-
-            #[inline(always)]
-            fn widen_i32(self, v: V) -> V {
-                // SAFETY: `self` proves that the CPU has AVX-512.
-                unsafe { _mm512_cvtepi32_ps(_mm512_castps_si512(v)) }
-            }
-        }
-    };
-}
-
-int8!(Avx512Vnni);
-int8!(Avx512Bf16);
+mod integers;
 
 impl Bf16Dot for Avx512Bf16 {
     #[inline(always)]

@@ -7,7 +7,7 @@ use super::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::{Amx, Avx2, Avx512, Avx512Bf16, Avx512Vnni, AvxVnni, tiles::With};
 use super::{
-    Bf16Op, Int8Op, Int16Op, Scalar, SimdOp,
+    Bf16Op, Int8Op, Int16OnlyOp, Int16Op, Scalar, SimdOp,
     tiles::{SoftTiles, TileOp},
 };
 
@@ -256,7 +256,7 @@ impl Simd {
         }
     }
 
-    /// Evaluate `op` if this instruction set multiplies bytes in lanes of 16 bits only, else give it back.
+    /// Evaluate `op` if this instruction set multiplies numbers of 16 bits, else give it back.
     ///
     /// # Errors
     ///
@@ -266,7 +266,28 @@ impl Simd {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(isa) => Ok(isa.eval_int16(op)),
             #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni(isa) => Ok(isa.eval_int16(op)),
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512(isa) => Ok(isa.avx2().eval_int16(op)),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni(isa) => Ok(isa.eval_int16(op)),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16(isa) | Self::Amx(isa, _) => Ok(isa.eval_int16(op)),
+            _ => Err(op),
+        }
+    }
+
+    /// Evaluate `op` if this instruction set multiplies bytes in lanes of 16 bits only, else give it back.
+    ///
+    /// # Errors
+    ///
+    /// Returns `op` itself, so that the caller can take another way.
+    pub fn eval_int16_only<O: Int16OnlyOp>(self, op: O) -> Result<O::Output, O> {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(isa) => Ok(isa.eval_int16_only(op)),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(isa) => Ok(isa.avx2().eval_int16_only(op)),
             _ => Err(op),
         }
     }
@@ -288,6 +309,11 @@ impl Simd {
     }
 
     /// Whether [`Simd::eval_int16`] evaluates.
+    pub fn has_int16(self) -> bool {
+        !matches!(self.level(), Level::ScalarTiles | Level::Scalar | Level::Neon)
+    }
+
+    /// Whether [`Simd::eval_int16_only`] evaluates.
     pub fn has_int16_only(self) -> bool {
         matches!(self.level(), Level::Avx2 | Level::Avx512)
     }

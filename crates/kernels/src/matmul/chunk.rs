@@ -15,7 +15,7 @@ use crate::{
         Activations, PANEL, PanelFormat, PanelLayout, Panels,
         int::{self, GROUP, QUAD},
     },
-    isa::{Apart, Bf16Dot, Bf16Op, Int8Dot, Int8Op, Int16Dot, Int16Op, Isa, LANES, SimdOp},
+    isa::{Apart, Bf16Dot, Bf16Op, Int8Dot, Int8Op, Int16Only, Int16OnlyOp, Isa, LANES, SimdOp},
     matmul::Gate,
     scratch::Scratch,
     threads::OutputTile,
@@ -63,11 +63,11 @@ impl Int8Op for Chunk<'_, '_> {
     }
 }
 
-impl Int16Op for Chunk<'_, '_> {
+impl Int16OnlyOp for Chunk<'_, '_> {
     type Output = ();
 
     #[inline(always)]
-    fn eval<I: Int16Dot>(self, isa: I) {
+    fn eval<I: Int16Only>(self, isa: I) {
         self.compute(isa, WordDot);
     }
 }
@@ -75,11 +75,11 @@ impl Int16Op for Chunk<'_, '_> {
 /// A chunk whose weights have at most four bits.
 pub(super) struct NarrowChunk<'a, 't>(pub(super) Chunk<'a, 't>);
 
-impl Int16Op for NarrowChunk<'_, '_> {
+impl Int16OnlyOp for NarrowChunk<'_, '_> {
     type Output = ();
 
     #[inline(always)]
-    fn eval<I: Int16Dot>(self, isa: I) {
+    fn eval<I: Int16Only>(self, isa: I) {
         self.0.compute(isa, NarrowDot);
     }
 }

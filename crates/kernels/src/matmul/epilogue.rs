@@ -156,6 +156,54 @@ impl Epilogue<'_> {
     ) {
         isa.apart(Finish { epilogue: self, arithmetic, output, rows, sums, width });
     }
+
+    /// [`Epilogue::finish`] for an epilogue that is linear and a panel whose lanes are all outputs.
+    #[inline(always)]
+    pub(super) fn finish_whole<I: Isa, A: Arithmetic<I>>(
+        &self,
+        (isa, arithmetic): (I, A),
+        (output, streams): (&mut OutputTile<'_>, bool),
+        (rows, sums, width): (Range<usize>, &[f32], usize),
+    ) {
+        let first = rows.start;
+        let direct = Direct { epilogue: self, output, first, takes: true, streams };
+        isa.apart(FinishWhole { arithmetic, direct, sums, width });
+    }
+}
+
+/// The arguments of [`Epilogue::finish_whole`].
+struct FinishWhole<'e, 'o, 't, A> {
+    arithmetic: A,
+    direct: Direct<'e, 'o, 't>,
+    sums: &'e [f32],
+    width: usize,
+}
+
+/// Vectors that are finished together.
+const TOGETHER: usize = 4;
+
+impl<I: Isa, A: Arithmetic<I>> Apart<I> for FinishWhole<'_, '_, '_, A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval(self, isa: I) {
+        let Self { arithmetic, mut direct, sums, width } = self;
+        for (row, sums) in sums.chunks_exact(width).enumerate() {
+            let (parts, rest) = sums.as_chunks::<LANES>().0.as_chunks::<TOGETHER>();
+            for (part, [a, b, c, d]) in parts.iter().enumerate() {
+                let acc = [
+                    arithmetic.real(isa, isa.load(a)),
+                    arithmetic.real(isa, isa.load(b)),
+                    arithmetic.real(isa, isa.load(c)),
+                    arithmetic.real(isa, isa.load(d)),
+                ];
+                direct.take(isa, (row, TOGETHER * part), acc);
+            }
+            for (vector, sums) in (TOGETHER * parts.len()..).zip(rest) {
+                direct.take(isa, (row, vector), [arithmetic.real(isa, isa.load(sums))]);
+            }
+        }
+    }
 }
 
 /// The arguments of [`Epilogue::finish`].
@@ -342,13 +390,11 @@ impl<I: Isa> Sink<I> for Direct<'_, '_, '_> {
                 (self.output.cell.rows.start + row, self.output.cell.columns.start + column);
             acc = dequantize.apply(isa, (global, lane), acc);
         }
-        let (summands, rounded) = self.summands(row, column);
-        for summand in summands.into_iter().flatten() {
-            let summand = vectors::<f32, C>(summand);
-            for (acc, summand) in acc.iter_mut().zip(summand) {
-                *acc = isa.add(*acc, isa.load(summand));
-            }
-        }
+        let ([bias, shift, residual], rounded) = self.summands(row, column);
+        // A loop over them would keep them in memory.
+        acc = plus(isa, acc, bias);
+        acc = plus(isa, acc, shift);
+        acc = plus(isa, acc, residual);
         if let Some(rounded) = rounded {
             for (acc, summand) in acc.iter_mut().zip(vectors::<u16, C>(rounded)) {
                 *acc = isa.add(*acc, isa.widen_bf16(summand));
@@ -376,6 +422,17 @@ impl<I: Isa> Sink<I> for Direct<'_, '_, '_> {
             }
         }
     }
+}
+
+/// `acc` and what the first of `row` are, if there is one.
+#[inline(always)]
+fn plus<I: Isa, const C: usize>(isa: I, mut acc: [I::V; C], row: Option<&[f32]>) -> [I::V; C] {
+    if let Some(row) = row {
+        for (acc, summand) in acc.iter_mut().zip(vectors::<f32, C>(row)) {
+            *acc = isa.add(*acc, isa.load(summand));
+        }
+    }
+    acc
 }
 
 /// What every row has room for, as the panel is no wider than the output.

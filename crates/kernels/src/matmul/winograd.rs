@@ -16,6 +16,7 @@
 //!    definition does with 144; see [`LargeWords`].
 
 mod numbers;
+mod spaced;
 mod transform;
 mod words;
 
@@ -116,6 +117,9 @@ impl Winograd {
         let (per_lane, few_rows) = match plan::Way::new(input, layout, cpu) {
             plan::Way::F32 | plan::Way::Widened => (1, FEW_ROWS),
             plan::Way::Int16 => (2, FEW_ROWS_OF_BYTES),
+            plan::Way::Int8 if cpu.has_int16() => {
+                (2, FEW_ROWS)
+            }
             plan::Way::Narrow => (2, FEW_ROWS),
             _ => return None,
         };
@@ -193,12 +197,13 @@ impl Winograd {
     }
 
     /// Compute the product.
-    pub(super) fn run(&self, matmul: Matmul<'_>, cpu: &Cpu) {
+    pub(super) fn run(&self, matmul: Matmul<'_>, streams: bool, cpu: &Cpu) {
         let Matmul { input, weights, epilogue, output, scratch, .. } = matmul;
         assert!(epilogue.gate == Gate::None, "convolutions have no gates");
         let (input, epilogue) = (&input, &epilogue);
         cpu.threads.run_tiles((output, self.grid), scratch, |output, workspace| {
-            let chunk = Chunk { winograd: self, input, weights, epilogue, output, workspace };
+            let winograd = self;
+            let chunk = Chunk { winograd, input, weights, epilogue, streams, output, workspace };
             if self.per_lane == 1 {
                 cpu.eval(chunk);
             } else {
@@ -246,6 +251,7 @@ struct Chunk<'a, 't> {
     input: &'a Activations<'a>,
     weights: Panels<'a>,
     epilogue: &'a Epilogue<'a>,
+    streams: bool,
     output: OutputTile<'t>,
     workspace: &'t mut [u8],
 }
@@ -286,10 +292,11 @@ impl Chunk<'_, '_> {
         isa: I,
         numbers: N,
     ) {
-        let Self { winograd, input, weights, epilogue, mut output, workspace } = self;
+        let Self { winograd, input, weights, epilogue, streams, mut output, workspace } = self;
         let conv = &winograd.conv;
         let panel = Panel::of(&weights, output.cell.columns.start / PANEL);
         let width = panel.width;
+        let is_direct = epilogue.is_linear() && output.cell.columns.len() == width;
         let image = output.cell.group;
         let line = output.cell.rows.start / conv.out_width;
         let lines = output.cell.rows.len() / conv.out_width;
@@ -347,11 +354,19 @@ impl Chunk<'_, '_> {
                         let row = (y + i) * conv.out_width + R * x;
                         let results = &results[i * R * together * width..][..pixels * width];
                         let finished = (row..row + pixels, results, width);
-                        epilogue.finish((isa, N::PRODUCT), &mut output, finished);
+                        if is_direct {
+                            let output = (&mut output, streams);
+                            epilogue.finish_whole((isa, N::PRODUCT), output, finished);
+                        } else {
+                            epilogue.finish((isa, N::PRODUCT), &mut output, finished);
+                        }
                     }
                     patch += together;
                 }
             }
+        }
+        if streams {
+            isa.fence();
         }
     }
 }
@@ -370,14 +385,14 @@ impl Winograd {
             let a = &patches[point * apart(count * groups)..][..count * groups];
             let b = &taps[point * apart(groups * width)..][..groups * width];
             let to = &mut sums[point * apart(self.patches * width)..][..count * width];
+            let mut found: [Rows<'_>; 1] = [[&[]; MAX_ROWS]];
             for rows in tiles(count, A::ROWS) {
-                let mut found: Rows<'_> = [&[]; MAX_ROWS];
-                for (row, found) in rows.clone().zip(&mut found) {
+                for (row, found) in rows.clone().zip(found.as_flattened_mut()) {
                     *found = bytemuck::cast_slice(&a[row * groups..]);
                 }
                 let strip = Strip {
                     count: rows.len(),
-                    rows: &[found],
+                    rows: &found,
                     groups,
                     b,
                     b_stride: vectors,

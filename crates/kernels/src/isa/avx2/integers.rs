@@ -3,13 +3,14 @@
 use std::arch::x86_64::{
     __m128i, __m256, __m256i, _mm_loadu_si128, _mm256_add_epi16, _mm256_add_epi32,
     _mm256_and_si256, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cvtepi32_ps,
-    _mm256_cvtepu8_epi16, _mm256_cvtps_epi32, _mm256_dpbusd_avx_epi32, _mm256_madd_epi16,
-    _mm256_maddubs_epi16, _mm256_mullo_epi32, _mm256_set1_epi16, _mm256_slli_epi16,
-    _mm256_srai_epi16, _mm256_srai_epi32, _mm256_srli_epi16, _mm256_sub_epi16, _mm256_sub_epi32,
+    _mm256_cvtepu8_epi16, _mm256_cvtps_epi32, _mm256_dpbusd_avx_epi32, _mm256_dpwssd_avx_epi32,
+    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mullo_epi32, _mm256_set1_epi16,
+    _mm256_slli_epi16, _mm256_srai_epi16, _mm256_srai_epi32, _mm256_srli_epi16, _mm256_sub_epi16,
+    _mm256_sub_epi32,
 };
 
 use super::{Avx2, AvxVnni, V};
-use crate::isa::{Int8Dot, Int16Dot, LANES};
+use crate::isa::{Int8Dot, Int16Dot, Int16Only, LANES};
 
 /// Implement operations on whole numbers that are one intrinsic on each register.
 macro_rules! integers {
@@ -53,51 +54,61 @@ impl Int8Dot for Avx2 {
     }
 }
 
-impl Int16Dot for Avx2 {
-    #[inline(always)]
-    fn dot_int16(self, acc: V, a: V, b: V) -> V {
-        // SAFETY: `self` proves that the CPU has AVX2.
-        unsafe { [dot_words(acc[0], a[0], b[0]), dot_words(acc[1], a[1], b[1])] }
-    }
+/// Numbers of 16 bits, the same for both tokens except for how they are multiplied.
+macro_rules! int16 {
+    ($token:ident, $dot:ident) => {
+        impl Int16Dot for $token {
+            #[inline(always)]
+            fn dot_int16(self, acc: V, a: V, b: V) -> V {
+                // SAFETY: `self` proves that the CPU has the instructions.
+                unsafe { [$dot(acc[0], a[0], b[0]), $dot(acc[1], a[1], b[1])] }
+            }
 
+            #[inline(always)]
+            fn center(self, from: &[u8; 2 * LANES]) -> V {
+                // SAFETY: both halves are sixteen readable bytes; `self` proves that the CPU has AVX2.
+                unsafe {
+                    both!(i => {
+                        let codes = _mm_loadu_si128(from.as_ptr().add(16 * i).cast::<__m128i>());
+                        let words = _mm256_cvtepu8_epi16(codes);
+                        _mm256_castsi256_ps(_mm256_sub_epi16(words, _mm256_set1_epi16(128)))
+                    })
+                }
+            }
+
+            integers! {
+                add_i16 = _mm256_add_epi16;
+                sub_i16 = _mm256_sub_epi16;
+                add_i32 = _mm256_add_epi32;
+                sub_i32 = _mm256_sub_epi32;
+                mul_i32 = _mm256_mullo_epi32;
+            }
+
+            #[inline(always)]
+            fn shift_i32<const N: i32>(self, a: V) -> V {
+                // SAFETY: `self` proves that the CPU has AVX2.
+                unsafe {
+                    both!(i => _mm256_castsi256_ps(_mm256_srai_epi32::<N>(_mm256_castps_si256(a[i]))))
+                }
+            }
+
+            #[inline(always)]
+            fn narrow_i32(self, v: V) -> V {
+                // SAFETY: `self` proves that the CPU has AVX.
+                unsafe { both!(i => _mm256_castsi256_ps(_mm256_cvtps_epi32(v[i]))) }
+            }
+        }
+    };
+}
+
+int16!(Avx2, dot_words);
+int16!(AvxVnni, add_dot_words);
+
+impl Int16Only for Avx2 {
     #[inline(always)]
     fn dot_narrow(self, acc: V, a: V, b: V) -> V {
         // SAFETY: `self` proves that the CPU has AVX2.
         unsafe { [dot_to_words(acc[0], a[0], b[0]), dot_to_words(acc[1], a[1], b[1])] }
-    }
-
-    #[inline(always)]
-    fn center(self, from: &[u8; 2 * LANES]) -> V {
-        // SAFETY: both halves are sixteen readable bytes; `self` proves that the CPU has AVX2.
-        unsafe {
-            both!(i => {
-                let codes = _mm_loadu_si128(from.as_ptr().add(16 * i).cast::<__m128i>());
-                let words = _mm256_cvtepu8_epi16(codes);
-                _mm256_castsi256_ps(_mm256_sub_epi16(words, _mm256_set1_epi16(128)))
-            })
-        }
-    }
-
-    integers! {
-        add_i16 = _mm256_add_epi16;
-        sub_i16 = _mm256_sub_epi16;
-        add_i32 = _mm256_add_epi32;
-        sub_i32 = _mm256_sub_epi32;
-        mul_i32 = _mm256_mullo_epi32;
-    }
-
-    #[inline(always)]
-    fn shift_i32<const N: i32>(self, a: V) -> V {
-        // SAFETY: `self` proves that the CPU has AVX2.
-        unsafe {
-            both!(i => _mm256_castsi256_ps(_mm256_srai_epi32::<N>(_mm256_castps_si256(a[i]))))
-        }
-    }
-
-    #[inline(always)]
-    fn narrow_i32(self, v: V) -> V {
-        // SAFETY: `self` proves that the CPU has AVX.
-        unsafe { both!(i => _mm256_castsi256_ps(_mm256_cvtps_epi32(v[i]))) }
     }
 }
 
@@ -165,6 +176,20 @@ unsafe fn dot_words(acc: __m256, a: __m256, b: __m256) -> __m256 {
     unsafe {
         let sums = _mm256_madd_epi16(_mm256_castps_si256(a), _mm256_castps_si256(b));
         _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(acc), sums))
+    }
+}
+
+/// `acc` and the products of numbers of 16 bits, two to a lane.
+///
+/// # Safety
+///
+/// The CPU must have AVX-VNNI.
+#[inline(always)]
+unsafe fn add_dot_words(acc: __m256, a: __m256, b: __m256) -> __m256 {
+    // SAFETY: the caller guarantees AVX-VNNI.
+    unsafe {
+        let (a, b) = (_mm256_castps_si256(a), _mm256_castps_si256(b));
+        _mm256_castsi256_ps(_mm256_dpwssd_avx_epi32(_mm256_castps_si256(acc), a, b))
     }
 }
 

@@ -1,6 +1,6 @@
 //! How a register tile multiplies: one of these for each format of its operands.
 
-use crate::isa::{Bf16Dot, Int8Dot, Int16Dot, Isa};
+use crate::isa::{Bf16Dot, Int8Dot, Int16Dot, Int16Only, Isa};
 
 /// How a tile multiplies.
 pub(crate) trait Arithmetic<I: Isa>: Copy {
@@ -127,7 +127,7 @@ const NARROW: usize = 8;
 #[derive(Clone, Copy)]
 pub(crate) struct NarrowDot;
 
-impl<I: Int16Dot> Arithmetic<I> for NarrowDot {
+impl<I: Int16Only> Arithmetic<I> for NarrowDot {
     // Sums of pieces and sums of all take registers side by side.
     const ROWS: usize = 3;
     const PIECE: usize = NARROW;

@@ -45,6 +45,9 @@ pub(super) trait Numbers<I: Isa, const P: usize, const R: usize>: Copy {
 
 /// What pixels are made of.
 pub(super) trait Element<I: Isa>: Copy {
+    /// How many lie in a lane once they are loaded.
+    const PER_LANE: usize = 1;
+
     /// The first lanes of `from`.
     fn load(isa: I, from: &[Self]) -> I::V;
 }
@@ -69,6 +72,8 @@ impl<I: Isa> Element<I> for u16 {
 
 /// Codes, of which 128 is taken.
 impl<I: Int16Dot> Element<I> for u8 {
+    const PER_LANE: usize = 2;
+
     #[inline(always)]
     fn load(isa: I, from: &[Self]) -> I::V {
         isa.center(from.first_chunk().expect(WHOLE))

@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use super::{
-    OUTSIDE, Patches, apart,
+    CHANNELS, Patches, apart,
     numbers::{Element, Numbers},
+    spaced::{Pixels, Spaced, SpacedMut},
 };
 use crate::{
     format::PANEL,
@@ -91,13 +92,14 @@ impl<I: Isa, N: Numbers<I, P, R>, T: Element<I>, const P: usize, const R: usize>
     fn eval(self, isa: I) {
         let Self { numbers, values, nothing, patches, to } = self;
         let Patches { places, stride, channels } = patches;
-        let nothing = [nothing; 2 * LANES];
+        let nothing = [nothing; CHANNELS];
         let lanes = channels.len() / N::PER_LANE;
         let all = places.chunks_exact(P * P);
         let point = apart(all.len() * lanes);
         for (number, places) in all.enumerate() {
-            let to = (&mut to[number * lanes..], point);
-            patch((isa, numbers), (values, &nothing), places, (*stride, channels), to);
+            let pixels = Pixels::new((values, &nothing), places, (*stride, channels));
+            let to = SpacedMut::new(&mut to[number * lanes..], [P * point, point], lanes);
+            patch((isa, numbers), &pixels, to, lanes);
         }
     }
 }
@@ -106,32 +108,23 @@ impl<I: Isa, N: Numbers<I, P, R>, T: Element<I>, const P: usize, const R: usize>
 #[inline(always)]
 fn patch<I: Isa, N: Numbers<I, P, R>, T: Element<I>, const P: usize, const R: usize>(
     (isa, numbers): (I, N),
-    (values, nothing): (&[T], &[T]),
-    places: &[u32],
-    (stride, channels): (usize, &Range<usize>),
-    (to, point): (&mut [f32], usize),
+    pixels: &Pixels<'_, T, P>,
+    mut to: SpacedMut<'_, P, P>,
+    lanes: usize,
 ) {
-    let step = LANES * N::PER_LANE;
     let zero = isa.splat(0.0);
-    for (at, channel) in (0..).step_by(LANES).zip(channels.clone().step_by(step)) {
+    for at in (0..lanes).step_by(LANES) {
         let mut columns = [[zero; P]; P];
         unrolled!(j < P {
             let mut column = [zero; P];
-            unrolled!(i < P {
-                let place = places[P * i + j];
-                let start = place as usize * stride + channel;
-                column[i] =
-                    T::load(isa, if place == OUTSIDE { nothing } else { &values[start..] });
-            });
+            unrolled!(i < P { column[i] = pixels.load(isa, [i, j], at * N::PER_LANE); });
             columns[j] = numbers.difference(isa, column);
         });
         unrolled!(i < P {
             let mut row = [zero; P];
             unrolled!(j < P { row[j] = columns[j][i]; });
             let row = numbers.difference(isa, row);
-            unrolled!(j < P {
-                isa.write(row[j], &mut to[(P * i + j) * point + at..][..LANES]);
-            });
+            unrolled!(j < P { to.store(isa, row[j], [i, j], at); });
         });
     }
 }
@@ -155,23 +148,21 @@ impl<I: Isa, N: Numbers<I, P, R>, const P: usize, const R: usize> Apart<I>
     #[inline(always)]
     fn eval(self, isa: I) {
         let Self { numbers, taps, length, to, point } = self;
+        let taps = Spaced::<TAPS, TAPS>::new(taps, [TAPS * length, length], length);
+        let mut to = SpacedMut::<P, P>::new(to, [P * point, point], length);
         let zero = isa.splat(0.0);
         for at in (0..length).step_by(LANES) {
             let mut columns = [[zero; P]; TAPS];
             unrolled!(j < TAPS {
                 let mut column = [zero; TAPS];
-                unrolled!(i < TAPS {
-                    column[i] = isa.read(&taps[(TAPS * i + j) * length + at..][..LANES]);
-                });
+                unrolled!(i < TAPS { column[i] = taps.load(isa, [i, j], at); });
                 columns[j] = numbers.mean(isa, column);
             });
             unrolled!(i < P {
                 let mut row = [zero; TAPS];
                 unrolled!(j < TAPS { row[j] = columns[j][i]; });
                 let row = numbers.mean(isa, row);
-                unrolled!(j < P {
-                    isa.write(row[j], &mut to[(P * i + j) * point + at..][..LANES]);
-                });
+                unrolled!(j < P { to.store(isa, row[j], [i, j], at); });
             });
         }
     }
@@ -199,14 +190,14 @@ impl<I: Isa, N: Numbers<I, P, R>, const P: usize, const R: usize> Apart<I>
     #[inline(always)]
     fn eval(self, isa: I) {
         let Self { numbers, sums, point, width, to, line, adds } = self;
+        let sums = Spaced::<P, P>::new(sums, [P * point, point], width);
+        let mut to = SpacedMut::<R, R>::new(to, [line, width], width);
         let zero = isa.splat(0.0);
         for at in (0..width).step_by(LANES) {
             let mut columns = [[zero; R]; P];
             unrolled!(j < P {
                 let mut column = [zero; P];
-                unrolled!(i < P {
-                    column[i] = isa.read(&sums[(P * i + j) * point + at..][..LANES]);
-                });
+                unrolled!(i < P { column[i] = sums.load(isa, [i, j], at); });
                 columns[j] = numbers.total(isa, column);
             });
             unrolled!(i < R {
@@ -214,9 +205,8 @@ impl<I: Isa, N: Numbers<I, P, R>, const P: usize, const R: usize> Apart<I>
                 unrolled!(j < P { row[j] = columns[j][i]; });
                 let row = numbers.total(isa, row);
                 unrolled!(j < R {
-                    let to = &mut to[i * line + j * width + at..][..LANES];
-                    let before = if adds { Some(isa.read(to)) } else { None };
-                    isa.write(numbers.result(isa, row[j], (at, before)), to);
+                    let before = if adds { Some(to.load(isa, [i, j], at)) } else { None };
+                    to.store(isa, numbers.result(isa, row[j], (at, before)), [i, j], at);
                 });
             });
         }
