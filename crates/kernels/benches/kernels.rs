@@ -200,8 +200,7 @@ impl Bench {
         let (rows, n) = (geometry.rows(), layout.n);
         let bias = numbers(n);
         let (mut f32, mut bf16) = (vec![0.0; rows * n], vec![0; rows * n]);
-        let mut scratch =
-            memory(matmul::scratch_bytes(activations, &geometry, &layout, &self.cpu));
+        let mut scratch = memory(matmul::scratch_bytes(activations, &geometry, &layout, &self.cpu));
         let work = rows * n * layout.taps * layout.channels;
         self.time(&name, (activations, work), || {
             let (input, output) = match activations {

@@ -11,14 +11,17 @@
 //!    as `[tokens][head]`, so that both products run on the register tile of
 //!    [`crate::matmul`]. With bf16 products the pairs run over the head for keys and over tokens
 //!    for values.
-//! 3. *Codes.* Scores can be products of bytes, see [`Scores::Int8`]; values and their weights stay real.
+//! 3. *Codes.* Scores can be products of bytes, see [`Scores::Int8`]. Values and their weights are numbers of 16 bits then,
+//!    or bf16 where the CPU multiplies pairs of these.
 //! 4. *Tiles.* Where the CPU multiplies whole tiles and heads fill them, both products do.
 //! 5. *Chunks* are blocks of queries of one head; blocks are the same for any number of threads.
 
 mod block;
 mod codes;
 mod packing;
+mod softmax;
 mod tiled;
+mod values;
 
 use block::QueryBlock;
 use packing::{Packed, Sizes};
@@ -107,8 +110,9 @@ pub fn scratch_bytes(
     cpu: &Cpu,
 ) -> usize {
     let sizes = Sizes::new(formats, shape, cpu);
-    let means = sizes.means_length().saturating_mul(4);
-    let shared = scratch::bytes(&[sizes.keys_bytes(), sizes.values_bytes(), means]);
+    let [means, channels] =
+        [sizes.means_length(), sizes.channels_length()].map(|length| length.saturating_mul(4));
+    let shared = scratch::bytes(&[sizes.keys_bytes(), sizes.values_bytes(), means, channels]);
     shared.saturating_add(sizes.worker_bytes().saturating_mul(cpu.threads.count()))
 }
 
@@ -130,8 +134,10 @@ impl Attention<'_> {
         let keys = scratch.take::<u8>(sizes.keys_bytes());
         let values = scratch.take::<u8>(sizes.values_bytes());
         let means = scratch.take::<f32>(sizes.means_length());
-        packing::pack(cpu, &sizes, [(k, &mut *keys), (v, &mut *values)], means);
-        let packed = Packed { keys, values };
+        let channels = scratch.take::<f32>(sizes.channels_length());
+        let found = [means, &mut *channels];
+        packing::pack(cpu, &sizes, [(k, &mut *keys), (v, &mut *values)], found);
+        let packed = Packed { keys, values, channels };
         let grid = Grid {
             groups: shape.batch,
             rows: shape.tokens_q,

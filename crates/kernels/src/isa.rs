@@ -250,10 +250,10 @@ pub trait Bf16Dot: Int8Dot {
     fn dot_bf16(self, acc: Self::V, a: Self::V, b: Self::V) -> Self::V;
 }
 
-/// Instruction sets as far as they are used for products of bytes.
+/// Instruction sets as far as they are used for products of whole numbers.
 ///
-/// Vectors hold the bits of integers: sixteen lanes of `i32`, or 64 bytes of which each lane has
-/// four. Results are exact, as long as no sum leaves the range of `i32`.
+/// Vectors hold the bits of integers: sixteen lanes of `i32`, 32 numbers of 16 bits of which each lane has two, or 64
+/// bytes of which it has four. Results are exact, as long as no sum leaves the range of `i32`.
 pub trait Int8Dot: Isa {
     /// Rows of the register tile of a matrix product of bytes.
     const INT8_ROWS: usize = Self::TILE_ROWS;
@@ -267,16 +267,19 @@ pub trait Int8Dot: Isa {
     /// `acc[i] + a[4i] · b[4i] + … + a[4i + 3] · b[4i + 3]` for unsigned `a` and signed `b`.
     fn dot_int8(self, acc: Self::V, a: Self::V, b: Self::Factor) -> Self::V;
 
-    /// Lanes of `i32` as `f32`.
-    fn widen_i32(self, v: Self::V) -> Self::V;
-}
-
-/// Instruction sets that multiply and add whole numbers of 16 bits.
-pub trait Int16Dot: Int8Dot {
-    /// `acc[i] + a[2i] · b[2i] + a[2i + 1] · b[2i + 1]`, where the vectors `a` and `b` hold 32 signed numbers of 16
-    /// bits each, and `acc` sixteen of 32.
+    /// `acc[i] + a[2i] · b[2i] + a[2i + 1] · b[2i + 1]` for signed numbers of 16 bits.
     fn dot_int16(self, acc: Self::V, a: Self::V, b: Self::V) -> Self::V;
 
+    /// Lanes of `i32` as `f32`.
+    fn widen_i32(self, v: Self::V) -> Self::V;
+
+    /// Lanes of `f32` rounded to numbers of 16 bits, which they have to be in the range of: those of `first` in the lower
+    /// halves of lanes, those of `second` in the upper ones.
+    fn pair_i16(self, first: Self::V, second: Self::V) -> Self::V;
+}
+
+/// Instruction sets that multiply and add numbers of 16 bits.
+pub trait Int16Dot: Int8Dot {
     /// 32 bytes less 128 in 16 bits each.
     fn center(self, from: &[u8; 2 * LANES]) -> Self::V;
 

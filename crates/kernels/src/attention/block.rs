@@ -6,7 +6,9 @@ use super::{
     Heads, Mask,
     codes::{Scores, encode_query},
     packing::{Packed, Sizes, widen},
+    softmax::{Brain, PAIRED, Real, State, Weights, Words},
     tiled::ByTiles,
+    values::Channels,
 };
 use crate::{
     format::{Activations, PANEL},
@@ -14,7 +16,6 @@ use crate::{
         Bf16Dot, Bf16Op, Int8Dot, Int8Op, Int16Only, Int16OnlyOp, Isa, LANES, SimdOp,
         tiles::{TileOp, Tiles},
     },
-    math,
     matmul::{
         Ahead, Arithmetic, Fma, Keep, MAX_ROWS, PairDot, QuadDot, Rows, Strip, Sums, WordDot,
         multiply, tiles,
@@ -36,6 +37,9 @@ pub(super) struct QueryBlock<'a, 't> {
 
 /// How the products of an attention are computed.
 pub(super) trait Products<I: Isa>: Copy {
+    /// How weights are kept.
+    type Weights: Weights<I>;
+
     /// Products of queries and a block of keys.
     fn score(
         self,
@@ -57,7 +61,9 @@ pub(super) trait Products<I: Isa>: Copy {
 #[derive(Clone, Copy)]
 struct ByRows<S, V>(S, V);
 
-impl<I: Isa, S: Arithmetic<I>, V: Arithmetic<I>> Products<I> for ByRows<S, V> {
+impl<I: Isa, S: Arithmetic<I>, V: Values<I>> Products<I> for ByRows<S, V> {
+    type Weights = V::Weights;
+
     #[inline(always)]
     fn score(
         self,
@@ -71,7 +77,43 @@ impl<I: Isa, S: Arithmetic<I>, V: Arithmetic<I>> Products<I> for ByRows<S, V> {
 
     #[inline(always)]
     fn add_values(self, isa: I, work: &mut Work<'_>, values: (&Range<usize>, usize, &[u8])) {
-        work.add_values((isa, self.1), values);
+        self.1.add(isa, work, values);
+    }
+}
+
+/// How values are multiplied.
+pub(super) trait Values<I: Isa>: Copy {
+    /// How their weights are kept.
+    type Weights: Weights<I>;
+
+    /// Add the values of a block of keys, times their weights.
+    fn add(self, isa: I, work: &mut Work<'_>, values: (&Range<usize>, usize, &[u8]));
+}
+
+impl<I: Isa> Values<I> for Fma {
+    type Weights = Real;
+
+    #[inline(always)]
+    fn add(self, isa: I, work: &mut Work<'_>, values: (&Range<usize>, usize, &[u8])) {
+        work.add_values((isa, self), values);
+    }
+}
+
+impl<I: Bf16Dot> Values<I> for PairDot {
+    type Weights = Brain;
+
+    #[inline(always)]
+    fn add(self, isa: I, work: &mut Work<'_>, values: (&Range<usize>, usize, &[u8])) {
+        work.add_values((isa, self), values);
+    }
+}
+
+impl<I: Int8Dot> Values<I> for WordDot {
+    type Weights = Words;
+
+    #[inline(always)]
+    fn add(self, isa: I, work: &mut Work<'_>, values: (&Range<usize>, usize, &[u8])) {
+        work.add_words(isa, values);
     }
 }
 
@@ -105,7 +147,7 @@ impl Int8Op for QueryBlock<'_, '_> {
 
     #[inline(always)]
     fn eval<I: Int8Dot>(self, isa: I) {
-        self.compute(isa, ByRows(QuadDot, Fma));
+        self.compute(isa, ByRows(QuadDot, WordDot));
     }
 }
 
@@ -114,7 +156,7 @@ impl Int16OnlyOp for QueryBlock<'_, '_> {
 
     #[inline(always)]
     fn eval<I: Int16Only>(self, isa: I) {
-        self.compute(isa, ByRows(WordDot, Fma));
+        self.compute(isa, ByRows(WordDot, WordDot));
     }
 }
 
@@ -181,13 +223,16 @@ impl QueryBlock<'_, '_> {
                 break;
             }
             products.score(isa, &mut work, (&keys, panels, packed.keys), queries);
-            work.weigh(isa, units, keys.len(), |row| {
+            work.weigh::<I, P::Weights>(isa, units, keys.len(), |row| {
                 seen(mask, output.cell.rows.start + row, &keys)
             });
             products.add_values(isa, &mut work, (&keys, panels, packed.values));
         }
         products.end();
-        work.finish(isa, &mut output);
+        let channels = sizes
+            .has_value_words()
+            .then(|| Channels::of(packed.channels, panels / sizes.panels(), sizes));
+        work.finish(isa, channels, &mut output);
     }
 }
 
@@ -200,7 +245,7 @@ pub(super) struct Work<'a> {
     pub(super) scores: &'a mut [f32],
     /// `[queries, 16]`, the greatest scores of a block of keys, lane by lane, where codes are multiplied.
     pub(super) most: &'a mut [f32],
-    /// The weights in bf16, where products of bf16 pairs are used.
+    /// The weights, where they have 16 bits.
     pub(super) weights: &'a mut [u16],
     /// `[queries, padded head]`: values times weights.
     pub(super) sums: &'a mut [f32],
@@ -237,13 +282,13 @@ impl<'a> Work<'a> {
             let behind = if sizes.has_codes() { 2 * PANEL } else { 0 };
             let (units, summands) = b[b.len() - behind..].split_at(behind / 2);
             for rows in tiles(self.count, A::ROWS) {
-                let mut found: Rows<'_> = [&[]; MAX_ROWS];
-                for (row, found) in rows.clone().zip(&mut found) {
+                let mut found: [Rows<'_>; 1] = [[&[]; MAX_ROWS]];
+                for (row, found) in rows.clone().zip(found.as_flattened_mut()) {
                     *found = &queries.bytes[row * queries.stride..];
                 }
                 let strip = Strip {
                     count: rows.len(),
-                    rows: &[found],
+                    rows: &found,
                     groups: sizes.groups(),
                     b,
                     b_stride: vectors,
@@ -270,7 +315,13 @@ impl<'a> Work<'a> {
     /// Turn the scores of `keys` keys, in the units of their queries, into weights; `seen(row)` of them count for a
     /// query.
     #[inline(always)]
-    fn weigh<I: Isa>(&mut self, isa: I, units: &[f32], keys: usize, seen: impl Fn(usize) -> usize) {
+    fn weigh<I: Isa, W: Weights<I>>(
+        &mut self,
+        isa: I,
+        units: &[f32],
+        keys: usize,
+        seen: impl Fn(usize) -> usize,
+    ) {
         let (stride, padded) = (self.sizes.key_block(), self.sizes.padded_dim());
         let states = &mut self.states[..self.count];
         // All queries first, because finding the greatest is a chain that others can overlap.
@@ -286,9 +337,10 @@ impl<'a> Work<'a> {
             state.greatest = state.greatest.max(units[row] * most);
         }
         for (row, state) in states.iter_mut().enumerate() {
-            let scores = &mut self.scores[row * stride..][..keys.next_multiple_of(LANES)];
+            let scores = &mut self.scores[row * stride..][..keys.next_multiple_of(PAIRED)];
             let weights = self.weights.get_mut(row * stride..(row + 1) * stride);
-            let factor = state.weigh(isa, units[row], (scores, seen(row)), weights);
+            let weights = weights.unwrap_or_default();
+            let factor = state.weigh::<I, W>(isa, units[row], (scores, seen(row)), weights);
             if factor != 1.0 {
                 for sum in self.sums[row * padded..][..padded].as_chunks_mut().0 {
                     isa.store(isa.mul(isa.load(sum), isa.splat(factor)), sum);
@@ -314,13 +366,13 @@ impl<'a> Work<'a> {
             bytemuck::cast_slice(self.scores)
         };
         for rows in tiles(self.count, A::ROWS) {
-            let mut found: Rows<'_> = [&[]; MAX_ROWS];
-            for (row, found) in rows.clone().zip(&mut found) {
+            let mut found: [Rows<'_>; 1] = [[&[]; MAX_ROWS]];
+            for (row, found) in rows.clone().zip(found.as_flattened_mut()) {
                 *found = &weights[row * stride * sizes.size()..];
             }
             let strip = Strip {
                 count: rows.len(),
-                rows: &[found],
+                rows: &found,
                 groups: keys.len().div_ceil(4 / sizes.size()),
                 b,
                 b_stride: vectors,
@@ -334,15 +386,18 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Divide by the sums of weights and write.
+    /// Divide by the sums of weights and write; `channels` say what whole numbers stand for.
     #[inline(always)]
-    fn finish<I: Isa>(&self, isa: I, output: &mut OutputTile<'_>) {
+    fn finish<I: Isa>(&self, isa: I, channels: Option<Channels<'_>>, output: &mut OutputTile<'_>) {
         let padded = self.sizes.padded_dim();
         for (row, state) in self.states[..self.count].iter().enumerate() {
             let total = isa.splat(isa.reduce_add(isa.load(&state.totals)));
             for column in (0..self.sizes.shape.head_dim).step_by(LANES) {
-                let sum = isa.read(&self.sums[row * padded + column..]);
-                output.write(isa, (row, column), isa.div(sum, total));
+                let mut y = isa.div(isa.read(&self.sums[row * padded + column..]), total);
+                if let Some(Channels { means, units }) = channels {
+                    y = isa.fma(y, isa.read(&units[column..]), isa.read(&means[column..]));
+                }
+                output.write(isa, (row, column), y);
             }
         }
     }
@@ -375,58 +430,5 @@ fn seen(mask: Mask, position: usize, keys: &Range<usize>) -> usize {
     match mask {
         Mask::None => keys.len(),
         Mask::Causal => (position + 1).saturating_sub(keys.start).min(keys.len()),
-    }
-}
-
-/// The running softmax of one query.
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C)]
-struct State {
-    /// Sums of weights, relative to the greatest score so far, lane by lane.
-    totals: [f32; LANES],
-    /// The greatest score so far, times the scale.
-    greatest: f32,
-    /// What it was before the block at hand.
-    before: f32,
-}
-
-impl State {
-    const START: Self =
-        Self { totals: [0.0; LANES], greatest: f32::NEG_INFINITY, before: f32::NEG_INFINITY };
-
-    /// Turn the scores of a block, of which the first `seen` count, into weights, in place or as
-    /// bf16; give back the factor by which earlier sums are to be multiplied.
-    #[inline(always)]
-    fn weigh<I: Isa>(
-        &mut self,
-        isa: I,
-        scale: f32,
-        (scores, seen): (&mut [f32], usize),
-        mut weights: Option<&mut [u16]>,
-    ) -> f32 {
-        let (scale, center) = (isa.splat(scale), isa.splat(-self.greatest));
-        let factor = if self.before == self.greatest {
-            1.0
-        } else {
-            isa.to_array(math::exp2(isa, isa.splat(self.before - self.greatest)))[0]
-        };
-        let mut total = isa.mul(isa.load(&self.totals), isa.splat(factor));
-        for (i, scores) in scores.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            let x = isa.fma(isa.load(scores), scale, center);
-            let mut p =
-                if weights.is_some() { math::exp2_coarse(isa, x) } else { math::exp2(isa, x) };
-            if seen < (i + 1) * LANES {
-                let mut lanes = isa.to_array(p);
-                lanes[seen.saturating_sub(i * LANES)..].fill(0.0);
-                p = isa.load(&lanes);
-            }
-            total = isa.add(total, p);
-            match &mut weights {
-                Some(weights) => isa.narrow_bf16(p, &mut weights.as_chunks_mut().0[i]),
-                None => isa.store(p, scores),
-            }
-        }
-        isa.store(total, &mut self.totals);
-        factor
     }
 }

@@ -28,18 +28,18 @@ pub(super) fn panel_bytes(code_bytes: usize) -> usize {
 
 /// A row of one head, relative to a center.
 #[derive(Clone, Copy)]
-struct Row<'a> {
-    values: Activations<'a>,
-    start: usize,
-    length: usize,
+pub(super) struct Row<'a> {
+    pub(super) values: Activations<'a>,
+    pub(super) start: usize,
+    pub(super) length: usize,
     /// Whole vectors, zero behind the row.
-    center: Option<&'a [f32]>,
+    pub(super) center: Option<&'a [f32]>,
 }
 
 impl Row<'_> {
     /// The elements from `at` on as a vector; lanes beyond the row are zero.
     #[inline(always)]
-    fn read<I: Isa>(&self, isa: I, at: usize) -> I::V {
+    pub(super) fn read<I: Isa>(&self, isa: I, at: usize) -> I::V {
         let range = self.start + at..self.start + self.length.min(at + LANES);
         let x = match self.values {
             Activations::F32(values) => isa.read(&values[range]),

@@ -3,6 +3,7 @@
 use super::{
     AttentionShape, Heads, Scores,
     codes::{self, PackKeys},
+    values::{self, Channels, PackValues},
 };
 use crate::{
     Cpu,
@@ -49,6 +50,8 @@ pub(super) struct Packed<'a> {
     pub(super) keys: &'a [u8],
     /// `[batch, heads, tokens, padded head_dim]`, or pairs of tokens.
     pub(super) values: &'a [u8],
+    /// What values stand for that are whole numbers.
+    pub(super) channels: &'a [f32],
 }
 
 impl Sizes {
@@ -94,6 +97,16 @@ impl Sizes {
         self.bf16_dot
     }
 
+    /// Whether values and their weights are whole numbers.
+    pub(super) fn has_value_words(&self) -> bool {
+        self.has_codes() && !self.bf16_dot
+    }
+
+    /// Bytes of a packed value, and of a weight.
+    pub(super) fn value_size(&self) -> usize {
+        if self.has_value_words() { 2 } else { self.size() }
+    }
+
     /// Whether queries are widened into scratch.
     pub(super) fn gathers_queries(&self) -> bool {
         self.format == ActivationFormat::Bf16 && !self.bf16_dot && !self.has_codes()
@@ -116,7 +129,7 @@ impl Sizes {
 
     /// Keys of a block, whole panels.
     pub(super) fn key_block(&self) -> usize {
-        let panels = BLOCK_BYTES / (2 * self.padded_dim().max(1) * self.size() * PANEL);
+        let panels = BLOCK_BYTES / (2 * self.padded_dim().max(1) * self.value_size() * PANEL);
         let most = if self.tiled { TILED_PANELS } else { PANELS };
         panels.clamp(1, most).min(self.panels().max(1)) * PANEL
     }
@@ -156,6 +169,12 @@ impl Sizes {
         if self.has_codes() { heads.saturating_mul(self.padded_dim()) } else { 0 }
     }
 
+    /// Elements of what the channels of values of each head stand for.
+    pub(super) fn channels_length(&self) -> usize {
+        let heads = self.shape.batch.saturating_mul(self.shape.heads);
+        if self.has_value_words() { heads.saturating_mul(2 * self.padded_dim()) } else { 0 }
+    }
+
     /// Greatest scores of a block of queries, by lanes.
     pub(super) fn most_length(&self) -> usize {
         if self.has_codes() { self.query_block() * LANES } else { 0 }
@@ -168,7 +187,7 @@ impl Sizes {
 
     /// Bytes of the values that belong to a panel of keys.
     pub(super) fn value_panel_bytes(&self) -> usize {
-        self.padded_dim() * PANEL * self.size()
+        self.padded_dim() * PANEL * self.value_size()
     }
 
     fn all_panels(&self) -> usize {
@@ -193,9 +212,9 @@ impl Sizes {
         self.query_block() * self.key_block()
     }
 
-    /// Weights of a block in bf16.
+    /// Weights of a block in 16 bits.
     pub(super) fn weights_length(&self) -> usize {
-        if self.bf16_dot { self.scores_length() } else { 0 }
+        if self.value_size() == 2 { self.scores_length() } else { 0 }
     }
 
     /// Sums of values.
@@ -228,13 +247,16 @@ pub(super) fn pack(
     cpu: &Cpu,
     sizes: &Sizes,
     [(k, keys), (v, values)]: [(Heads<'_>, &mut [u8]); 2],
-    means: &mut [f32],
+    [means, channels]: [&mut [f32]; 2],
 ) {
     let shape = &sizes.shape;
     if sizes.has_codes() {
         codes::means(cpu, sizes, k, means);
     }
-    let means = &*means;
+    if sizes.has_value_words() {
+        values::channels(cpu, sizes, v, channels);
+    }
+    let (means, channels) = (&*means, &*channels);
     let pack = |which: Which, from: Heads<'_>, to: &mut [u8], length: usize| {
         cpu.threads.run_pieces(to, length, |index, to| {
             let (sequence, panel) = (index / sizes.panels(), index % sizes.panels());
@@ -245,6 +267,9 @@ pub(super) fn pack(
             if which == Which::Keys && sizes.has_codes() {
                 let center = &means[sequence * sizes.padded_dim()..][..sizes.padded_dim()];
                 cpu.eval(PackKeys { sizes, keys: from, head, rows, width, center, to });
+            } else if which == Which::Values && sizes.has_value_words() {
+                let channels = Channels::of(channels, sequence, sizes);
+                cpu.eval_int8(PackValues { sizes, values: from, head, rows, channels, to });
             } else {
                 cpu.eval(PackPanel { which, sizes, from, head, rows, width, to });
             }

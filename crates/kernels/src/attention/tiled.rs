@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::{
     block::{Products, Queries, Work},
     codes::Scores,
+    softmax::Brain,
 };
 use crate::{
     format::PANEL,
@@ -30,6 +31,8 @@ fn halves<'a>(bytes: &'a [u8], stride: usize, rows: &Range<usize>) -> [TileRows<
 }
 
 impl<I: Int8Dot, T: Tiles> Products<I> for ByTiles<T> {
+    type Weights = Brain;
+
     #[inline(always)]
     fn score(
         self,

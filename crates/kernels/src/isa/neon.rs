@@ -3,11 +3,12 @@
 use std::arch::aarch64::{
     float32x4_t, vabsq_f32, vaddq_f32, vaddq_s32, vaddq_u32, vandq_u32, vbslq_f32, vbslq_u32,
     vceqq_f32, vcltq_f32, vcvtnq_s32_f32, vcvtq_f32_s32, vdivq_f32, vdupq_n_f32, vdupq_n_s32,
-    vdupq_n_u32, vfmaq_f32, vget_high_s8, vget_high_u8, vget_low_s8, vget_low_u8, vld1_u16,
-    vld1q_f32, vmovl_s8, vmovl_u8, vmovn_u32, vmulq_f32, vmulq_s16, vorrq_u32, vpaddlq_s16,
-    vpaddq_s32, vreinterpretq_f32_s32, vreinterpretq_f32_u32, vreinterpretq_s8_f32,
-    vreinterpretq_s16_u16, vreinterpretq_s32_f32, vreinterpretq_u8_f32, vreinterpretq_u32_f32,
-    vrndnq_f32, vshll_n_u16, vshlq_n_s32, vshrq_n_u32, vst1_u16, vst1q_f32, vsubq_f32,
+    vdupq_n_u32, vfmaq_f32, vget_high_s8, vget_high_u8, vget_low_s8, vget_low_s16, vget_low_u8,
+    vld1_u16, vld1q_f32, vmovl_s8, vmovl_u8, vmovn_u32, vmull_high_s16, vmull_s16, vmulq_f32,
+    vmulq_s16, vorrq_u32, vpaddlq_s16, vpaddq_s32, vreinterpretq_f32_s32, vreinterpretq_f32_u32,
+    vreinterpretq_s8_f32, vreinterpretq_s16_f32, vreinterpretq_s16_u16, vreinterpretq_s32_f32,
+    vreinterpretq_u8_f32, vreinterpretq_u32_f32, vrndnq_f32, vshll_n_u16, vshlq_n_s32, vshrq_n_u32,
+    vsliq_n_s32, vst1_u16, vst1q_f32, vsubq_f32,
 };
 
 use half::f16;
@@ -177,6 +178,30 @@ impl Int8Dot for Neon {
                 );
                 let fours = vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high));
                 vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(acc[i]), fours))
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn dot_int16(self, acc: V, a: V, b: V) -> V {
+        std::array::from_fn(|i| {
+            // SAFETY: `self` proves that the CPU has NEON.
+            unsafe {
+                let (a, b) = (vreinterpretq_s16_f32(a[i]), vreinterpretq_s16_f32(b[i]));
+                let low = vmull_s16(vget_low_s16(a), vget_low_s16(b));
+                let sums = vpaddq_s32(low, vmull_high_s16(a, b));
+                vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(acc[i]), sums))
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn pair_i16(self, first: V, second: V) -> V {
+        std::array::from_fn(|i| {
+            // SAFETY: `self` proves that the CPU has NEON.
+            unsafe {
+                let (first, second) = (vcvtnq_s32_f32(first[i]), vcvtnq_s32_f32(second[i]));
+                vreinterpretq_f32_s32(vsliq_n_s32::<16>(first, second))
             }
         })
     }

@@ -137,6 +137,23 @@ impl Int8Dot for Scalar {
     }
 
     #[inline(never)]
+    fn dot_int16(self, acc: V, a: V, b: V) -> V {
+        let words = |x: f32| bytemuck::cast::<f32, [i16; 2]>(x).map(i32::from);
+        std::array::from_fn(|i| {
+            let ([a, c], [b, d]) = (words(a[i]), words(b[i]));
+            let sum = (acc[i].to_bits() as i32).wrapping_add(a * b).wrapping_add(c * d);
+            f32::from_bits(sum as u32)
+        })
+    }
+
+    #[inline(never)]
+    fn pair_i16(self, first: V, second: V) -> V {
+        map2(first, second, |first, second| {
+            bytemuck::cast([first, second].map(|x| x.round_ties_even() as i16))
+        })
+    }
+
+    #[inline(never)]
     fn widen_i32(self, v: V) -> V {
         v.map(|v| v.to_bits() as i32 as f32)
     }

@@ -10,10 +10,9 @@
 //!    products that is little, and nothing is shared between threads or kept between calls.
 //! 2. *Twice as large images.* Where each pixel is seen four times, the two in the middle of a patch are one pixel, and
 //!    seven of the points are products with zero: nine products for what the definition does with 36.
-//! 3. *Whole numbers.* Where bytes are multiplied in 16 bits anyway, these have room for what is transformed, and the
-//!    results are exact; see [`Words`].
+//! 3. *Whole numbers.* 16 bits have room for what codes are transformed into, and the results are exact; see [`Words`].
 //! 4. *Larger patches.* Where nothing is rounded, larger patches cost no accuracy: 36 products do for 4×4 results what the
-//!    definition does with 144; see [`LargeWords`].
+//!    definition does with 144; see [`LargeWords`]. That pays even where bytes are multiplied, twice as many at a time.
 
 mod numbers;
 mod spaced;
@@ -72,6 +71,9 @@ const FEW_ROWS: usize = 100;
 /// The same for bytes, whose taps are read in less time and whose other way is slower.
 const FEW_ROWS_OF_BYTES: usize = 64;
 
+/// The same where bytes are multiplied as such otherwise, twice as many at a time.
+const FEW_ROWS_OF_WORDS: usize = 500;
+
 /// The place of a pixel outside the image.
 const OUTSIDE: u32 = u32::MAX;
 
@@ -117,9 +119,7 @@ impl Winograd {
         let (per_lane, few_rows) = match plan::Way::new(input, layout, cpu) {
             plan::Way::F32 | plan::Way::Widened => (1, FEW_ROWS),
             plan::Way::Int16 => (2, FEW_ROWS_OF_BYTES),
-            plan::Way::Int8 if cpu.has_int16() => {
-                (2, FEW_ROWS)
-            }
+            plan::Way::Int8 if cpu.has_int16() => (2, FEW_ROWS_OF_WORDS),
             plan::Way::Narrow => (2, FEW_ROWS),
             _ => return None,
         };

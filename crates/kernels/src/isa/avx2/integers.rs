@@ -2,11 +2,11 @@
 
 use std::arch::x86_64::{
     __m128i, __m256, __m256i, _mm_loadu_si128, _mm256_add_epi16, _mm256_add_epi32,
-    _mm256_and_si256, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cvtepi32_ps,
-    _mm256_cvtepu8_epi16, _mm256_cvtps_epi32, _mm256_dpbusd_avx_epi32, _mm256_dpwssd_avx_epi32,
-    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mullo_epi32, _mm256_set1_epi16,
-    _mm256_slli_epi16, _mm256_srai_epi16, _mm256_srai_epi32, _mm256_srli_epi16, _mm256_sub_epi16,
-    _mm256_sub_epi32,
+    _mm256_and_si256, _mm256_blend_epi16, _mm256_castps_si256, _mm256_castsi256_ps,
+    _mm256_cvtepi32_ps, _mm256_cvtepu8_epi16, _mm256_cvtps_epi32, _mm256_dpbusd_avx_epi32,
+    _mm256_dpwssd_avx_epi32, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mullo_epi32,
+    _mm256_set1_epi16, _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srai_epi16, _mm256_srai_epi32,
+    _mm256_srli_epi16, _mm256_sub_epi16, _mm256_sub_epi32,
 };
 
 use super::{Avx2, AvxVnni, V};
@@ -48,22 +48,34 @@ impl Int8Dot for Avx2 {
     }
 
     #[inline(always)]
+    fn dot_int16(self, acc: V, a: V, b: V) -> V {
+        // SAFETY: `self` proves that the CPU has AVX2.
+        unsafe { [dot_words(acc[0], a[0], b[0]), dot_words(acc[1], a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn pair_i16(self, first: V, second: V) -> V {
+        // SAFETY: `self` proves that the CPU has AVX2.
+        unsafe {
+            both!(i => {
+                let upper = _mm256_slli_epi32::<16>(_mm256_cvtps_epi32(second[i]));
+                let pairs = _mm256_blend_epi16::<0b1010_1010>(_mm256_cvtps_epi32(first[i]), upper);
+                _mm256_castsi256_ps(pairs)
+            })
+        }
+    }
+
+    #[inline(always)]
     fn widen_i32(self, v: V) -> V {
         // SAFETY: `self` proves that the CPU has AVX.
         unsafe { both!(i => _mm256_cvtepi32_ps(_mm256_castps_si256(v[i]))) }
     }
 }
 
-/// Numbers of 16 bits, the same for both tokens except for how they are multiplied.
+/// Sums of numbers of 16 and 32 bits, the same for both tokens.
 macro_rules! int16 {
-    ($token:ident, $dot:ident) => {
+    ($token:ident) => {
         impl Int16Dot for $token {
-            #[inline(always)]
-            fn dot_int16(self, acc: V, a: V, b: V) -> V {
-                // SAFETY: `self` proves that the CPU has the instructions.
-                unsafe { [$dot(acc[0], a[0], b[0]), $dot(acc[1], a[1], b[1])] }
-            }
-
             #[inline(always)]
             fn center(self, from: &[u8; 2 * LANES]) -> V {
                 // SAFETY: both halves are sixteen readable bytes; `self` proves that the CPU has AVX2.
@@ -101,8 +113,8 @@ macro_rules! int16 {
     };
 }
 
-int16!(Avx2, dot_words);
-int16!(AvxVnni, add_dot_words);
+int16!(Avx2);
+int16!(AvxVnni);
 
 impl Int16Only for Avx2 {
     #[inline(always)]
@@ -124,6 +136,17 @@ impl Int8Dot for AvxVnni {
     fn dot_int8(self, acc: V, a: V, b: V) -> V {
         // SAFETY: `self` proves that the CPU has AVX-VNNI.
         unsafe { [dot_bytes(acc[0], a[0], b[0]), dot_bytes(acc[1], a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn dot_int16(self, acc: V, a: V, b: V) -> V {
+        // SAFETY: `self` proves that the CPU has AVX-VNNI.
+        unsafe { [add_dot_words(acc[0], a[0], b[0]), add_dot_words(acc[1], a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn pair_i16(self, first: V, second: V) -> V {
+        self.without_vnni().pair_i16(first, second)
     }
 
     #[inline(always)]

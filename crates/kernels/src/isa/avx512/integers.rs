@@ -3,8 +3,9 @@
 use std::arch::x86_64::{
     __m256i, _mm256_loadu_si256, _mm512_add_epi16, _mm512_add_epi32, _mm512_castps_si512,
     _mm512_castsi512_ps, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi16, _mm512_cvtps_epi32,
-    _mm512_dpbusd_epi32, _mm512_dpwssd_epi32, _mm512_mullo_epi32, _mm512_set1_epi16,
-    _mm512_set1_epi32, _mm512_srav_epi32, _mm512_sub_epi16, _mm512_sub_epi32,
+    _mm512_dpbusd_epi32, _mm512_dpwssd_epi32, _mm512_mask_blend_epi16, _mm512_mullo_epi32,
+    _mm512_set1_epi16, _mm512_set1_epi32, _mm512_slli_epi32, _mm512_srav_epi32, _mm512_sub_epi16,
+    _mm512_sub_epi32,
 };
 
 use super::{Avx512Bf16, Avx512Vnni, V};
@@ -44,14 +45,6 @@ macro_rules! dots {
             }
 
             #[inline(always)]
-            fn widen_i32(self, v: V) -> V {
-                // SAFETY: `self` proves that the CPU has AVX-512.
-                unsafe { _mm512_cvtepi32_ps(_mm512_castps_si512(v)) }
-            }
-        }
-
-        impl Int16Dot for $token {
-            #[inline(always)]
             fn dot_int16(self, acc: V, a: V, b: V) -> V {
                 // SAFETY: `self` proves that the CPU has AVX512-VNNI.
                 unsafe {
@@ -60,6 +53,24 @@ macro_rules! dots {
                 }
             }
 
+            #[inline(always)]
+            fn pair_i16(self, first: V, second: V) -> V {
+                // SAFETY: `self` proves that the CPU has AVX-512.
+                unsafe {
+                    let upper = _mm512_slli_epi32::<16>(_mm512_cvtps_epi32(second));
+                    let first = _mm512_cvtps_epi32(first);
+                    _mm512_castsi512_ps(_mm512_mask_blend_epi16(0xaaaa_aaaa, first, upper))
+                }
+            }
+
+            #[inline(always)]
+            fn widen_i32(self, v: V) -> V {
+                // SAFETY: `self` proves that the CPU has AVX-512.
+                unsafe { _mm512_cvtepi32_ps(_mm512_castps_si512(v)) }
+            }
+        }
+
+        impl Int16Dot for $token {
             #[inline(always)]
             fn center(self, from: &[u8; 2 * LANES]) -> V {
                 // SAFETY: 32 bytes are readable, and `self` proves that the CPU has AVX-512.

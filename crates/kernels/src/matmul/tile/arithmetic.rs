@@ -1,6 +1,6 @@
 //! How a register tile multiplies: one of these for each format of its operands.
 
-use crate::isa::{Bf16Dot, Int8Dot, Int16Dot, Int16Only, Isa};
+use crate::isa::{Bf16Dot, Int8Dot, Int16Only, Isa};
 
 /// How a tile multiplies.
 pub(crate) trait Arithmetic<I: Isa>: Copy {
@@ -101,7 +101,7 @@ impl<I: Int8Dot> Arithmetic<I> for QuadDot {
 #[derive(Clone, Copy)]
 pub(crate) struct WordDot;
 
-impl<I: Int16Dot> Arithmetic<I> for WordDot {
+impl<I: Int8Dot> Arithmetic<I> for WordDot {
     type Factor = I::V;
 
     #[inline(always)]
