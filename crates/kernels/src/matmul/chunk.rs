@@ -266,12 +266,20 @@ impl Panel<'_> {
 }
 
 impl Panel<'_> {
-    /// Some channels of a tap as bytes, `[channels / 4, width, 4]`.
+    /// Some channels of a tap as bytes, `[channels / 4, width, 4]`: as they are stored, or brought into that form in `to`.
     #[inline(always)]
-    pub(super) fn unpack(&self, (tap, channels): (usize, Range<usize>), to: &mut [i8]) {
+    pub(super) fn unpack<'w>(
+        &'w self,
+        (tap, channels): (usize, Range<usize>),
+        to: &'w mut [i8],
+    ) -> &'w [i8] {
         let Self { layout, width, bytes, multipliers } = *self;
         let first = tap * layout.channels + channels.start;
+        if layout.format == PanelFormat::Int8 && multipliers.is_none() {
+            return bytemuck::cast_slice(&bytes[first * width..][..to.len()]);
+        }
         int::unpack((layout, width), (bytes, multipliers), (first, channels.len()), to);
+        to
     }
 }
 

@@ -157,6 +157,25 @@ impl Epilogue<'_> {
         isa.apart(Finish { epilogue: self, arithmetic, output, rows, sums, width });
     }
 
+    /// Bring near what [`Epilogue::finish_whole`] will touch of some rows.
+    #[inline(always)]
+    pub(super) fn expect_whole<I: Isa>(
+        &self,
+        isa: I,
+        (output, streams): (&mut OutputTile<'_>, bool),
+        (rows, width): (Range<usize>, usize),
+    ) {
+        for first in rows {
+            let mut direct = Direct { epilogue: self, output, first, takes: true, streams };
+            let vectors = width / LANES;
+            for vector in (0..vectors).step_by(TOGETHER) {
+                if vector + TOGETHER <= vectors {
+                    direct.expect::<TOGETHER>(isa, 0, vector);
+                }
+            }
+        }
+    }
+
     /// [`Epilogue::finish`] for an epilogue that is linear and a panel whose lanes are all outputs.
     #[inline(always)]
     pub(super) fn finish_whole<I: Isa, A: Arithmetic<I>>(

@@ -94,8 +94,10 @@ pub(super) struct Winograd {
     /// Pixels and results of a side of a patch.
     sides: [usize; 2],
     points: &'static [usize],
-    /// Patches and channels that are transformed together.
+    /// Patches that are transformed together, and how many could be.
     patches: usize,
+    most_patches: usize,
+    /// Channels that are transformed together.
     channels: usize,
     /// Channels whose sums of points are transformed together.
     span: usize,
@@ -155,6 +157,7 @@ impl Winograd {
         Some(Self {
             sides: [pixels, side],
             points: if doubles { &DOUBLED } else { &ALL[..pixels * pixels] },
+            most_patches: together,
             patches: together.min(row_block / lines * conv.out_width.div_ceil(side)),
             channels,
             span,
@@ -182,16 +185,16 @@ impl Winograd {
     /// Numbers of each part of a worker's scratch: places, patches, widened weights, weights, sums, results.
     fn lengths(&self) -> [usize; 6] {
         let Self { patches, per_lane, sides: [pixels, side], .. } = *self;
-        let [channels, widened] = [self.channels, self.widened].map(|count| count / per_lane);
         let points = pixels * pixels;
+        let distances = Distances::new(self.most_patches, per_lane);
         // Those of all patches wait for the next channels.
         let waiting = if self.span < self.conv.channels { patches } else { SPAN };
         [
             points * patches,
-            points * apart(patches * channels),
-            9 * widened * PANEL,
-            points * apart(channels * PANEL),
-            points * apart(patches * PANEL),
+            points * distances.patches,
+            9 * self.widened / per_lane * PANEL,
+            points * distances.taps,
+            points * distances.sums,
             side * side * waiting * PANEL,
         ]
     }
@@ -239,9 +242,29 @@ fn share(all: usize, most: usize, unit: usize) -> usize {
     all.div_ceil(all.div_ceil(most)).next_multiple_of(unit).min(all)
 }
 
-/// The distance of two points of `length` numbers each. Points are written side by side: in the same set of lines of a
-/// cache they would drive each other out of it.
-fn apart(length: usize) -> usize {
+/// The distances of two points of patches, of taps, and of sums. They are constants, so that a transform has its places
+/// without computing them.
+struct Distances {
+    patches: usize,
+    taps: usize,
+    sums: usize,
+}
+
+impl Distances {
+    /// Those of this many patches, and numbers in a lane.
+    const fn new(patches: usize, per_lane: usize) -> Self {
+        let groups = CHANNELS / per_lane;
+        Self {
+            patches: apart(patches * groups),
+            taps: apart(groups * PANEL),
+            sums: apart(patches * PANEL),
+        }
+    }
+}
+
+/// The distance of two points of at most `length` numbers each. Points are written side by side: in the same set of lines
+/// of a cache they would drive each other out of it.
+const fn apart(length: usize) -> usize {
     ((length / LANES) | 1) * LANES
 }
 
@@ -296,7 +319,6 @@ impl Chunk<'_, '_> {
         let conv = &winograd.conv;
         let panel = Panel::of(&weights, output.cell.columns.start / PANEL);
         let width = panel.width;
-        let is_direct = epilogue.is_linear() && output.cell.columns.len() == width;
         let image = output.cell.group;
         let line = output.cell.rows.start / conv.out_width;
         let lines = output.cell.rows.len() / conv.out_width;
@@ -316,6 +338,7 @@ impl Chunk<'_, '_> {
         }
 
         let all = lines.div_ceil(R) * across;
+        let mut finish = Finish { winograd, epilogue, output, streams, width, lines };
         for first in (0..all).step_by(winograd.patches) {
             let count = winograd.patches.min(all - first);
             let places = &mut places[..count * P * P];
@@ -332,37 +355,10 @@ impl Chunk<'_, '_> {
                     transform::weights((isa, numbers), (&panel, channels.clone()), widened, taps);
                     let groups = channels.len() / N::PER_LANE;
                     let factors = (&*patches, &*taps, [count, groups, width]);
-                    winograd.multiply((isa, N::PRODUCT), factors, (sums, start > span));
+                    let to = (&mut *sums, start > span);
+                    multiply_points((isa, numbers), winograd.points, factors, to);
                 }
-                let is_last = end == conv.channels;
-                let (mut patch, end) = (first, first + count);
-                while patch < end {
-                    let (y, x) = (patch / across * R, patch % across);
-                    let together = SPAN.min(across - x).min(end - patch);
-                    let place = if winograd.span < conv.channels { patch - first } else { 0 };
-                    let results = &mut results[place * R * R * width..];
-                    for i in 0..together {
-                        let from = (&*sums, apart(winograd.patches * width));
-                        let to = (&mut results[R * i * width..], R * together * width, span > 0);
-                        transform::output((isa, numbers), from, (patch - first + i, width), to);
-                    }
-                    let pixels = (R * together).min(conv.out_width - R * x);
-                    for i in 0..R.min(lines - y) {
-                        if !is_last {
-                            break;
-                        }
-                        let row = (y + i) * conv.out_width + R * x;
-                        let results = &results[i * R * together * width..][..pixels * width];
-                        let finished = (row..row + pixels, results, width);
-                        if is_direct {
-                            let output = (&mut output, streams);
-                            epilogue.finish_whole((isa, N::PRODUCT), output, finished);
-                        } else {
-                            epilogue.finish((isa, N::PRODUCT), &mut output, finished);
-                        }
-                    }
-                    patch += together;
-                }
+                finish.patches((isa, numbers), first..first + count, (sums, results), span..end);
             }
         }
         if streams {
@@ -371,40 +367,103 @@ impl Chunk<'_, '_> {
     }
 }
 
-impl Winograd {
-    /// The product of each point, `count` patches by `groups` of channels by `width` lanes, or what it adds to sums.
+/// Makes results of sums, and finishes them.
+struct Finish<'a, 't> {
+    winograd: &'a Winograd,
+    epilogue: &'a Epilogue<'a>,
+    output: OutputTile<'t>,
+    streams: bool,
+    /// Lanes of the panel.
+    width: usize,
+    /// Lines of results.
+    lines: usize,
+}
+
+impl Finish<'_, '_> {
+    /// Transform the sums of some channels of patches, which lie in lines, and finish their results if all channels are in.
     #[inline(always)]
-    fn multiply<I: Isa, A: Arithmetic<I>>(
-        &self,
-        tools: (I, A),
-        (patches, taps, [count, groups, width]): (&[f32], &[f32], [usize; 3]),
-        (sums, accumulate): (&mut [f32], bool),
+    fn patches<I: Isa, N: Numbers<I, P, R>, const P: usize, const R: usize>(
+        &mut self,
+        (isa, numbers): (I, N),
+        patches: Range<usize>,
+        (sums, results): (&[f32], &mut [f32]),
+        channels: Range<usize>,
     ) {
-        let vectors = width / LANES;
-        for &point in self.points {
-            let a = &patches[point * apart(count * groups)..][..count * groups];
-            let b = &taps[point * apart(groups * width)..][..groups * width];
-            let to = &mut sums[point * apart(self.patches * width)..][..count * width];
-            let mut found: [Rows<'_>; 1] = [[&[]; MAX_ROWS]];
-            for rows in tiles(count, A::ROWS) {
-                for (row, found) in rows.clone().zip(found.as_flattened_mut()) {
-                    *found = bytemuck::cast_slice(&a[row * groups..]);
+        let Self { winograd: Winograd { conv, span, .. }, epilogue, streams, width, .. } = *self;
+        let adds = channels.start > 0;
+        let is_last = channels.end == conv.channels;
+        let is_direct = epilogue.is_linear() && self.output.cell.columns.len() == width;
+        let across = conv.out_width.div_ceil(R);
+        let mut patch = patches.start;
+        while patch < patches.end {
+            let (y, x) = (patch / across * R, patch % across * R);
+            let together = SPAN.min(across - x / R).min(patches.end - patch);
+            let finished = y..self.lines.min(y + R);
+            let pixels = x..conv.out_width.min(x + R * together);
+            let nearest = patch - patches.start;
+            let place = if *span < conv.channels { nearest } else { 0 };
+            let results = &mut results[place * R * R * width..];
+            for i in 0..together {
+                if is_last && is_direct {
+                    let start = pixels.start + R * i;
+                    for line in finished.clone() {
+                        let row = line * conv.out_width;
+                        let rows = row + start..row + pixels.end.min(start + R);
+                        epilogue.expect_whole(isa, (&mut self.output, streams), (rows, width));
+                    }
                 }
-                let strip = Strip {
-                    count: rows.len(),
-                    rows: &found,
-                    groups,
-                    b,
-                    b_stride: vectors,
-                    multipliers: &[],
-                    vectors,
-                    ahead: Ahead::nothing(b),
-                    accumulate,
-                };
-                let values = &mut to[rows.start * width..rows.end * width];
-                let to = Sums { values, stride: vectors };
-                multiply(tools, &strip, (to, Keep));
+                let to = (&mut results[R * i * width..], R * together * width, adds);
+                transform::output((isa, numbers), sums, (nearest + i, width), to);
             }
+            for (i, line) in finished.enumerate().filter(|_| is_last) {
+                let row = line * conv.out_width;
+                let results = &results[i * R * together * width..][..pixels.len() * width];
+                let rows = (row + pixels.start..row + pixels.end, results, width);
+                if is_direct {
+                    let output = (&mut self.output, streams);
+                    epilogue.finish_whole((isa, N::PRODUCT), output, rows);
+                } else {
+                    epilogue.finish((isa, N::PRODUCT), &mut self.output, rows);
+                }
+            }
+            patch += together;
+        }
+    }
+}
+
+/// The product of each point, `count` patches by `groups` of channels by `width` lanes, or what it adds to sums.
+#[inline(always)]
+fn multiply_points<I: Isa, N: Numbers<I, P, R>, const P: usize, const R: usize>(
+    (isa, _): (I, N),
+    points: &[usize],
+    (patches, taps, [count, groups, width]): (&[f32], &[f32], [usize; 3]),
+    (sums, accumulate): (&mut [f32], bool),
+) {
+    let distances = const { Distances::new(N::PATCHES, N::PER_LANE) };
+    let vectors = width / LANES;
+    for &point in points {
+        let a = &patches[point * distances.patches..][..count * groups];
+        let b = &taps[point * distances.taps..][..groups * width];
+        let to = &mut sums[point * distances.sums..][..count * width];
+        let mut found: [Rows<'_>; 1] = [[&[]; MAX_ROWS]];
+        for rows in tiles(count, N::Product::ROWS) {
+            for (row, found) in rows.clone().zip(found.as_flattened_mut()) {
+                *found = bytemuck::cast_slice(&a[row * groups..]);
+            }
+            let strip = Strip {
+                count: rows.len(),
+                rows: &found,
+                groups,
+                b,
+                b_stride: vectors,
+                multipliers: &[],
+                vectors,
+                ahead: Ahead::nothing(b),
+                accumulate,
+            };
+            let values = &mut to[rows.start * width..rows.end * width];
+            let to = Sums { values, stride: vectors };
+            multiply((isa, N::PRODUCT), &strip, (to, Keep));
         }
     }
 }

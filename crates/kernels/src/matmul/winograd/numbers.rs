@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Patches, transform};
+use super::{PATCHES, Patches, transform};
 use crate::{
     format::{Activations, PanelFormat, int},
     isa::{Int16Dot, Isa},
@@ -22,6 +22,9 @@ pub(super) trait Numbers<I: Isa, const P: usize, const R: usize>: Copy {
 
     /// How many lie in a lane.
     const PER_LANE: usize;
+
+    /// Patches that are transformed together at most.
+    const PATCHES: usize;
 
     /// `Bᵀ d B` of some channels of patches, `[points, patches, channels]`.
     fn input(self, isa: I, patches: (&Activations<'_>, &Patches<'_>), to: &mut [f32]);
@@ -95,6 +98,7 @@ impl<I: Isa> Numbers<I, 4, 2> for Reals {
     type Product = Fma;
     const PRODUCT: Fma = Fma;
     const PER_LANE: usize = 1;
+    const PATCHES: usize = PATCHES;
 
     #[inline(always)]
     fn input(self, isa: I, (input, patches): (&Activations<'_>, &Patches<'_>), to: &mut [f32]) {

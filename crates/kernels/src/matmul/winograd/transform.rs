@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{
-    CHANNELS, Patches, apart,
+    CHANNELS, Distances, Patches,
     numbers::{Element, Numbers},
     spaced::{Pixels, Spaced, SpacedMut},
 };
@@ -51,27 +51,26 @@ pub(super) fn weights<I: Isa, N: Numbers<I, P, R>, const P: usize, const R: usiz
 ) {
     let step = widened.len() / (9 * PANEL) * N::PER_LANE;
     let lanes = |channels: usize| channels / N::PER_LANE * panel.width;
-    let point = apart(lanes(channels.len()));
     for start in channels.clone().step_by(step) {
         let some = start..channels.end.min(start + step);
         let (at, length) = (lanes(start - channels.start), lanes(some.len()));
         let taps = &mut widened[..9 * length];
         numbers.widen(isa, (panel, some), taps);
-        isa.apart(Weights::<N, P, R> { numbers, taps, length, to: &mut to[at..], point });
+        isa.apart(Weights::<N, P, R> { numbers, taps, length, to: &mut to[at..] });
     }
 }
 
-/// `Aᵀ m A` of patch `patch` of sums `[points, patches, width]`, whose points are `point` numbers apart: its results go to
-/// the first pixels of the lines of `to`, which are `line` numbers apart, or are added to what is there.
+/// `Aᵀ m A` of patch `patch` of sums `[points, patches, width]`: its results go to the first pixels of the lines of `to`,
+/// which are `line` numbers apart, or are added to what is there.
 #[inline(always)]
 pub(super) fn output<I: Isa, N: Numbers<I, P, R>, const P: usize, const R: usize>(
     (isa, numbers): (I, N),
-    (sums, point): (&[f32], usize),
+    sums: &[f32],
     (patch, width): (usize, usize),
     (to, line, adds): (&mut [f32], usize, bool),
 ) {
     let sums = &sums[patch * width..];
-    isa.apart(Results::<N, P, R> { numbers, sums, point, width, to, line, adds });
+    isa.apart(Results::<N, P, R> { numbers, sums, width, to, line, adds });
 }
 
 /// Transforms what patches read.
@@ -94,9 +93,8 @@ impl<I: Isa, N: Numbers<I, P, R>, T: Element<I>, const P: usize, const R: usize>
         let Patches { places, stride, channels } = patches;
         let nothing = [nothing; CHANNELS];
         let lanes = channels.len() / N::PER_LANE;
-        let all = places.chunks_exact(P * P);
-        let point = apart(all.len() * lanes);
-        for (number, places) in all.enumerate() {
+        let point = const { Distances::new(N::PATCHES, N::PER_LANE).patches };
+        for (number, places) in places.chunks_exact(P * P).enumerate() {
             let pixels = Pixels::new((values, &nothing), places, (*stride, channels));
             let to = SpacedMut::new(&mut to[number * lanes..], [P * point, point], lanes);
             patch((isa, numbers), &pixels, to, lanes);
@@ -135,9 +133,8 @@ struct Weights<'a, N, const P: usize, const R: usize> {
     /// `[9, length]`.
     taps: &'a [f32],
     length: usize,
-    /// `[points, length]`, `point` apart.
+    /// `[points, length]`.
     to: &'a mut [f32],
-    point: usize,
 }
 
 impl<I: Isa, N: Numbers<I, P, R>, const P: usize, const R: usize> Apart<I>
@@ -147,7 +144,8 @@ impl<I: Isa, N: Numbers<I, P, R>, const P: usize, const R: usize> Apart<I>
 
     #[inline(always)]
     fn eval(self, isa: I) {
-        let Self { numbers, taps, length, to, point } = self;
+        let Self { numbers, taps, length, to } = self;
+        let point = const { Distances::new(N::PATCHES, N::PER_LANE).taps };
         let taps = Spaced::<TAPS, TAPS>::new(taps, [TAPS * length, length], length);
         let mut to = SpacedMut::<P, P>::new(to, [P * point, point], length);
         let zero = isa.splat(0.0);
@@ -171,9 +169,8 @@ impl<I: Isa, N: Numbers<I, P, R>, const P: usize, const R: usize> Apart<I>
 /// Transforms the sums of a patch into its results.
 struct Results<'a, N, const P: usize, const R: usize> {
     numbers: N,
-    /// `[points, width]`, `point` apart.
+    /// `[points, width]`.
     sums: &'a [f32],
-    point: usize,
     width: usize,
     /// Lines of pixels.
     to: &'a mut [f32],
@@ -189,7 +186,8 @@ impl<I: Isa, N: Numbers<I, P, R>, const P: usize, const R: usize> Apart<I>
 
     #[inline(always)]
     fn eval(self, isa: I) {
-        let Self { numbers, sums, point, width, to, line, adds } = self;
+        let Self { numbers, sums, width, to, line, adds } = self;
+        let point = const { Distances::new(N::PATCHES, N::PER_LANE).sums };
         let sums = Spaced::<P, P>::new(sums, [P * point, point], width);
         let mut to = SpacedMut::<R, R>::new(to, [line, width], width);
         let zero = isa.splat(0.0);

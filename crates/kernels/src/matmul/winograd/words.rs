@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Patches, numbers::Numbers, transform};
+use super::{LARGE_PATCHES, PATCHES, Patches, numbers::Numbers, transform};
 use crate::{
     format::{Activations, PANEL},
     isa::{Int16Dot, LANES},
@@ -40,6 +40,7 @@ impl<I: Int16Dot> Numbers<I, 4, 2> for Words<'_> {
     type Product = WordDot;
     const PRODUCT: WordDot = WordDot;
     const PER_LANE: usize = 2;
+    const PATCHES: usize = PATCHES;
 
     #[inline(always)]
     fn input(self, isa: I, (input, patches): (&Activations<'_>, &Patches<'_>), to: &mut [f32]) {
@@ -52,8 +53,8 @@ impl<I: Int16Dot> Numbers<I, 4, 2> for Words<'_> {
         let (width, length) = (panel.width, channels.len() * panel.width);
         let mut codes = [0; Self::WIDENED * PANEL];
         for (tap, to) in to.chunks_exact_mut(length / 2).enumerate() {
-            panel.unpack((tap, channels.clone()), &mut codes[..length]);
-            let quads = codes[..length].chunks_exact(4 * width);
+            let codes = panel.unpack((tap, channels.clone()), &mut codes[..length]);
+            let quads = codes.chunks_exact(4 * width);
             for (to, quads) in to.chunks_exact_mut(2 * width).zip(quads) {
                 isa.widen_quads(quads, to);
             }
@@ -111,6 +112,7 @@ impl<I: Int16Dot> Numbers<I, 6, 4> for LargeWords<'_> {
     type Product = WordDot;
     const PRODUCT: WordDot = WordDot;
     const PER_LANE: usize = 2;
+    const PATCHES: usize = LARGE_PATCHES;
 
     #[inline(always)]
     fn input(self, isa: I, (input, patches): (&Activations<'_>, &Patches<'_>), to: &mut [f32]) {
