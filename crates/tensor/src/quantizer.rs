@@ -109,10 +109,17 @@ impl Row {
     }
 
     fn multiplied(&self, channels: usize) -> impl Iterator<Item = i32> {
-        let groups = channels.div_ceil(GROUP);
-        self.codes.iter().enumerate().map(move |(i, &code)| {
-            let group = i / channels * groups + i % channels / GROUP;
-            i32::from(code) * self.multipliers.get(group).map_or(1, |&m| i32::from(m))
+        let taps = self.codes.len() / channels.max(1);
+        (0..taps).flat_map(move |tap| self.multiplied_of(channels, tap))
+    }
+
+    /// The codes of a tap times their multipliers.
+    fn multiplied_of(&self, channels: usize, tap: usize) -> impl Iterator<Item = i32> {
+        let first = tap * channels.div_ceil(GROUP);
+        let groups = self.codes[tap * channels..][..channels].chunks(GROUP).enumerate();
+        groups.flat_map(move |(group, codes)| {
+            let multiplier = self.multipliers.get(first + group).map_or(1, |&m| i32::from(m));
+            codes.iter().map(move |&code| multiplier * i32::from(code))
         })
     }
 }

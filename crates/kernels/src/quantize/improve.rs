@@ -3,27 +3,63 @@
 use super::Codes;
 use crate::isa::{Isa, LANES, SimdOp};
 
-/// Multiplies some numbers with a symmetric matrix.
+/// Multiplies rows of numbers with a symmetric matrix, which is read once for all of them.
 #[derive(Debug)]
-pub struct Times<'a> {
-    /// The numbers.
-    pub numbers: &'a [f32],
-    /// A row for each, a multiple of 16 long.
+pub struct Times<'a, const N: usize> {
+    /// The numbers, rows of one length.
+    pub numbers: [&'a [f32]; N],
+    /// A row for each number, a multiple of 16 long.
     pub matrix: &'a [f32],
-    /// The product, as long as a row.
-    pub to: &'a mut [f32],
+    /// The products, as long as a row of the matrix.
+    pub to: [&'a mut [f32]; N],
 }
 
-impl SimdOp for Times<'_> {
+/// Rows of a matrix that are added together, so that sums are read and written less often.
+const TOGETHER: usize = 4;
+
+impl<const N: usize> SimdOp for Times<'_, N> {
     type Output = ();
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        let Self { numbers, matrix, to } = self;
-        to.fill(0.0);
-        for (&number, row) in numbers.iter().zip(matrix.chunks_exact(to.len())) {
-            add(isa, number, row, to);
+        let Self { numbers, matrix, mut to } = self;
+        let width = to.first().map_or(0, |to| to.len());
+        for to in &mut to {
+            to.fill(0.0);
         }
+        let count = numbers.first().map_or(0, |numbers| numbers.len());
+        for (start, rows) in (0..count).step_by(TOGETHER).zip(matrix.chunks(TOGETHER * width)) {
+            for (numbers, to) in numbers.iter().zip(&mut to) {
+                let numbers = &numbers[start..count.min(start + TOGETHER)];
+                if let (&[a, b, c, d], true) = (numbers, rows.len() == TOGETHER * width) {
+                    let factors = [a, b, c, d].map(|number| isa.splat(number));
+                    add_rows(isa, factors, rows, to);
+                } else {
+                    for (&number, row) in numbers.iter().zip(rows.chunks_exact(width)) {
+                        add(isa, number, row, to);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Adds multiples of rows as long as `to`, one after the other.
+#[inline(always)]
+fn add_rows<I: Isa>(isa: I, factors: [I::V; TOGETHER], rows: &[f32], to: &mut [f32]) {
+    let rows = rows.as_chunks::<LANES>().0;
+    let vectors = to.len() / LANES;
+    let (first, rest) = rows.split_at(vectors);
+    let (second, rest) = rest.split_at(vectors);
+    let (third, fourth) = rest.split_at(vectors);
+    let rows = first.iter().zip(second).zip(third.iter().zip(fourth));
+    for (to, ((a, b), (c, d))) in to.as_chunks_mut::<LANES>().0.iter_mut().zip(rows) {
+        let mut sum = isa.load(to);
+        sum = isa.fma(factors[0], isa.load(a), sum);
+        sum = isa.fma(factors[1], isa.load(b), sum);
+        sum = isa.fma(factors[2], isa.load(c), sum);
+        sum = isa.fma(factors[3], isa.load(d), sum);
+        isa.store(sum, to);
     }
 }
 
@@ -85,7 +121,7 @@ mod tests {
             let mut to = [0_i8; 2];
             let off = [0.0 - weights[0], 0.0 - weights[1]];
             let mut slopes = [0.0; 16];
-            cpu.eval(Times { numbers: &off, matrix: &moments, to: &mut slopes });
+            cpu.eval(Times { numbers: [&off], matrix: &moments, to: [&mut slopes] });
             assert!((slopes[0] + 0.76).abs() < 1e-6 && slopes[2] == 0.0, "{level}: {slopes:?}");
             let codes = Codes::Whole(-8, 7);
             let units = [1.0; 2];

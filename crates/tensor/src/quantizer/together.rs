@@ -40,11 +40,20 @@ impl Together {
     /// Codes that are better together than the nearest, and a better unit for all.
     pub(super) fn encode(&self, cpu: &Cpu, codes: Codes, weights: &[f32], row: &mut Row) {
         self.carry(cpu, codes, weights.to_vec(), row);
-        self.refit(cpu, weights, row);
-        for place in 0..self.taps.order.len() {
-            let off = self.mixed(&self.off(weights, row), place);
+        let mut known = self.refit(cpu, weights, row).into_iter();
+        let mut all = self.off(weights, row);
+        for (place, &tap) in self.taps.order.iter().enumerate() {
+            // What one tap was improved by, others meet.
+            let off = (place > 0).then(|| self.mixed(&all, place));
             for at in self.blocks(place) {
-                let mut slopes = at.times(cpu, &off[at.first % self.channels..]);
+                let known = known.next().unwrap_or_default();
+                let mut slopes = match &off {
+                    Some(off) => {
+                        let [slopes] = at.times(cpu, [&off[at.first % self.channels..]]);
+                        slopes
+                    }
+                    None => known,
+                };
                 let (units, mut to) = (self.units(row, at), at.of(&row.codes[at.first..]));
                 for _ in 0..PASSES {
                     cpu.eval(Improve {
@@ -57,12 +66,14 @@ impl Together {
                 }
                 at.write(row, &to);
             }
+            self.off_of(tap, (weights, row), &mut all);
         }
     }
 
     /// One code after the other. What a tap is off by, the taps after it make up for, each channel by itself.
     fn carry(&self, cpu: &Cpu, codes: Codes, mut left: Vec<f32>, row: &mut Row) {
         let (channels, taps) = (self.channels, &self.taps);
+        let mut off = vec![0.0; left.len()];
         for (place, &tap) in taps.order.iter().enumerate() {
             for at in self.blocks(place) {
                 let mut weights = at.padded(&left[at.first..]);
@@ -76,7 +87,7 @@ impl Together {
                 });
                 at.write(row, &to);
             }
-            let off = self.off(&left, row);
+            self.off_of(tap, (&left, row), &mut off);
             let off = &off[tap * channels..][..channels];
             for (&share, &other) in taps.rows_after(place) {
                 for (weight, off) in left[other * channels..].iter_mut().zip(off) {
@@ -86,33 +97,56 @@ impl Together {
         }
     }
 
-    /// The best unit for the codes that there are.
-    fn refit(&self, cpu: &Cpu, weights: &[f32], row: &mut Row) {
+    /// The best unit for the codes that there are; what the blocks of the first tap make of what the row is off by then.
+    fn refit(&self, cpu: &Cpu, weights: &[f32], row: &mut Row) -> Vec<Vec<f32>> {
         let off = self.off(weights, row);
         let all: Vec<f32> = off.iter().zip(weights).map(|(off, weight)| off + weight).collect();
         let (mut missed, mut whole) = (0.0, 0.0);
+        let mut products = Vec::new();
         for place in 0..self.taps.order.len() {
             let mixed = [&off, &all].map(|numbers| self.mixed(numbers, place));
             for at in self.blocks(place) {
                 let own = at.padded(&all[at.first..]);
-                let met = |numbers: &[f32]| -> f64 {
-                    let product = at.times(cpu, &numbers[at.first % self.channels..]);
+                let both =
+                    at.times(cpu, mixed.each_ref().map(|mixed| &mixed[at.first % self.channels..]));
+                let met = |product: &[f32]| -> f64 {
                     own.iter().zip(product).map(|(a, b)| f64::from(a * b)).sum()
                 };
                 let energy = f64::from(self.taps.moments[place * self.taps.width + place]);
-                missed += energy * met(&mixed[0]);
-                whole += energy * met(&mixed[1]);
+                missed += energy * met(&both[0]);
+                whole += energy * met(&both[1]);
+                if place == 0 {
+                    products.push(both);
+                }
             }
         }
-        let better = 1.0 - missed / whole;
-        if (0.5..2.0).contains(&better) {
-            row.scale *= better as f32;
-        }
+        let better = (1.0 - missed / whole) as f32;
+        let grown = if (0.5..2.0).contains(&better) { better - 1.0 } else { 0.0 };
+        row.scale *= 1.0 + grown;
+        // What the codes stand for grew by this share, and what they are off by with it.
+        let off = |[mut off, all]: [Vec<f32>; 2]| {
+            off.iter_mut().zip(all).for_each(|(off, all)| *off += grown * all);
+            off
+        };
+        products.into_iter().map(off).collect()
     }
 
     /// What all weights of a row are off by.
     fn off(&self, weights: &[f32], row: &Row) -> Vec<f32> {
-        row.dequantized(self.channels).iter().zip(weights).map(|(code, w)| code - w).collect()
+        let mut off = vec![0.0; weights.len()];
+        for &tap in &self.taps.order {
+            self.off_of(tap, (weights, row), &mut off);
+        }
+        off
+    }
+
+    /// What those of a tap are off by, in their places among all.
+    fn off_of(&self, tap: usize, (weights, row): (&[f32], &Row), to: &mut [f32]) {
+        let some = tap * self.channels..(tap + 1) * self.channels;
+        let codes = row.multiplied_of(self.channels, tap);
+        for ((to, w), code) in to[some.clone()].iter_mut().zip(&weights[some]).zip(codes) {
+            *to = row.scale * code as f32 - w;
+        }
     }
 
     /// Numbers of all taps as one of them meets them.
@@ -160,12 +194,13 @@ impl At<'_> {
         some
     }
 
-    /// What the block makes of them.
-    fn times(&self, cpu: &Cpu, numbers: &[f32]) -> Vec<f32> {
-        let mut to = vec![0.0; self.block.width];
-        let (numbers, matrix) = (&self.of(numbers)[..], &self.block.moments[..]);
-        cpu.eval(Times { numbers, matrix, to: &mut to });
-        to
+    /// What the block makes of rows of them.
+    fn times<const N: usize>(&self, cpu: &Cpu, numbers: [&[f32]; N]) -> [Vec<f32>; N] {
+        let numbers = numbers.map(|numbers| self.of(numbers));
+        let mut products = numbers.each_ref().map(|_| vec![0.0; self.block.width]);
+        let (numbers, matrix) = (numbers.each_ref().map(Vec::as_slice), &self.block.moments[..]);
+        cpu.eval(Times { numbers, matrix, to: products.each_mut().map(Vec::as_mut_slice) });
+        products
     }
 
     fn write(&self, row: &mut Row, codes: &[i8]) {
