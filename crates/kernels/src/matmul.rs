@@ -158,8 +158,8 @@ pub fn kernel_name(
     if Winograd::new(input, geometry, layout, cpu).is_none() {
         return way.name(cpu);
     }
-    // Transformed taps have more bits than sums in 16 bits have room for.
-    let way = if way == Way::Narrow { Way::Int16 } else { way };
+    // Transformed taps have more bits than bytes, and than sums in 16 bits have room for.
+    let way = if matches!(way, Way::Narrow | Way::Int8) { Way::Int16 } else { way };
     format!("{}, Winograd", way.name(cpu))
 }
 

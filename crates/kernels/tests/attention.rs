@@ -116,3 +116,42 @@ fn nothing_to_attend_to_is_no_fault() {
         Case { shape, mask: Mask::None, bf16, scores, sharpness: 1.0 }.check();
     }
 }
+
+#[test]
+fn a_value_that_is_not_finite_is_seen_in_its_channel_alone() {
+    const DIM: usize = 32;
+    const TOKENS: usize = 130;
+    for cpu in cpus() {
+        let mut numbers = numbers(1, 3 * DIM * TOKENS);
+        // A value of the last token, in channel 5.
+        numbers[(TOKENS - 1) * 3 * DIM + 2 * DIM + 5] = f32::INFINITY;
+        let values = Activations::F32(&numbers);
+        let [q, k, v] = [0, 1, 2].map(|part| Heads { values, offset: part * DIM, stride: 3 * DIM });
+        let shape = AttentionShape {
+            batch: 1,
+            heads: 1,
+            head_dim: DIM,
+            tokens_q: TOKENS,
+            tokens_k: TOKENS,
+        };
+        let scores = Scores::Int8;
+        let mut scratch =
+            vec![0; attention::scratch_bytes((values.format(), scores), &shape, &cpu)];
+        let mut y = vec![0.0; TOKENS * DIM];
+        Attention {
+            shape,
+            q,
+            k,
+            v,
+            scores,
+            scale: 0.2,
+            mask: Mask::None,
+            output: Output { f32: Some(&mut y), bf16: None, stride: DIM },
+            scratch: &mut scratch,
+        }
+        .run(&cpu);
+        for (i, y) in y.iter().enumerate() {
+            assert_eq!(y.is_finite(), i % DIM != 5, "{y} at {i} on {}", cpu.level());
+        }
+    }
+}
