@@ -19,7 +19,10 @@ const BLOCK: usize = 320;
 const ROWS: usize = 126;
 
 /// The same where panels are widened, which many rows should share.
-const WIDENED_ROWS: usize = 256;
+const WIDENED_ROWS: usize = 512;
+
+/// The same where rows are gathered in scratch, or whole tiles are multiplied.
+const GATHERED_ROWS: usize = 256;
 
 /// The same where whole tiles are multiplied, which leave little time for partial sums.
 const TILED_BLOCK: usize = 1024;
@@ -114,7 +117,11 @@ impl Plan {
             Way::F32 | Way::Widened => format != PanelFormat::F32,
             Way::Int16 | Way::Narrow => true,
         };
-        let most = if widen_panels || way.is_tiled() { WIDENED_ROWS } else { ROWS };
+        let most = match way {
+            Way::Widened | Way::Int16 | Way::ByteTiles | Way::PairTiles => GATHERED_ROWS,
+            _ if widen_panels => WIDENED_ROWS,
+            _ => ROWS,
+        };
         let unit_rows = if way.is_tiled() { STRIP } else { MAX_ROWS };
         Self {
             way,
